@@ -1,0 +1,261 @@
+//! Challenges: one request for proof each, from opening to its end.
+
+use crate::nouns::totp::StepNumber;
+use crate::nouns::user::Realm;
+use crate::words::address::{Channel, Fingerprint};
+use crate::words::id::{ChallengeId, DeliveryId, FactorId};
+use crate::words::secret::Mac;
+use crate::words::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroU8;
+
+/// One request for proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Its id.
+    pub id: ChallengeId,
+    /// Who may ask about it; to everybody else it is unknown (invariant 6).
+    pub realm: Realm,
+    /// By which way the person is asked.
+    pub channel: Channel,
+    /// Whose wrong codes are counted: the keyed hash of person and kind of factor (invariant 2).
+    pub failures: Fingerprint,
+    /// What a right answer is good for.
+    pub purpose: Purpose,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What a right answer is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// The person proves to be present.
+    Authenticate,
+    /// The person proves to hold a new factor, which becomes active.
+    Enroll(FactorId),
+}
+
+/// How far a challenge has come. Only an open one still holds what proves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// It takes answers.
+    Open {
+        /// Wrong answers that it still takes, the last included.
+        attempts_left: NonZeroU8,
+        /// The first moment at which it takes none. A resend keeps it (invariant 3).
+        expires_at: Timestamp,
+        /// What proves it.
+        proof: Proof,
+    },
+    /// A right answer came. There is one such moment (invariant 1).
+    Passed {
+        /// When.
+        at: Timestamp,
+    },
+    /// Too many wrong answers came.
+    Spent {
+        /// When.
+        at: Timestamp,
+    },
+    /// Its time was over before a right answer came.
+    Expired {
+        /// When that was noticed.
+        at: Timestamp,
+    },
+    /// Nobody carried its message.
+    Failed {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What proves an open challenge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// A code that we made: its keyed hash, and the message that carries it. One live code (invariant 3).
+    Code {
+        /// The keyed hash, bound to the challenge.
+        mac: Mac,
+        /// The delivery that holds, or held, the words.
+        delivery: DeliveryId,
+    },
+    /// A value of the person's authenticator.
+    Totp {
+        /// Which of the person's factors.
+        factor: FactorId,
+    },
+}
+
+/// What an answer turned out to be, worked out from the proof by whoever holds the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The code whose keyed hash this is.
+    Code(Mac),
+    /// The step of time whose value it is, if it is one that is not burnt.
+    Step(Option<StepNumber>),
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Right. It can be said once per challenge.
+    Passed,
+    /// Wrong, and paid for.
+    Wrong {
+        /// How many more wrong answers it takes.
+        attempts_left: NonZeroU8,
+    },
+    /// Wrong, and the last one: the challenge has just ended.
+    LastWrong,
+    /// The challenge has ended before: passed, spent or failed.
+    Ended,
+    /// The challenge's time was over.
+    Expired,
+}
+
+impl Challenge {
+    /// Judges an answer. There is no way to learn the verdict without also holding the challenge that paid for it.
+    #[must_use]
+    pub fn answer(self, evidence: &Evidence, now: Timestamp) -> (Self, Verdict) {
+        let Stage::Open { attempts_left, expires_at, proof } = &self.stage else { return (self, Verdict::Ended) };
+        if now >= *expires_at {
+            return (Self { stage: Stage::Expired { at: now }, ..self }, Verdict::Expired);
+        }
+        let right = match (proof, evidence) {
+            (Proof::Code { mac, .. }, Evidence::Code(given)) => mac == given,
+            (Proof::Totp { .. }, Evidence::Step(step)) => step.is_some(),
+            (Proof::Code { .. }, Evidence::Step(_)) | (Proof::Totp { .. }, Evidence::Code(_)) => false,
+        };
+        if right {
+            return (Self { stage: Stage::Passed { at: now }, ..self }, Verdict::Passed);
+        }
+        match NonZeroU8::new(attempts_left.get() - 1) {
+            Some(attempts_left) => {
+                let stage = Stage::Open { attempts_left, expires_at: *expires_at, proof: proof.clone() };
+                (Self { stage, ..self }, Verdict::Wrong { attempts_left })
+            }
+            None => (self.spent(now), Verdict::LastWrong),
+        }
+    }
+
+    /// The challenge after too many wrong answers.
+    #[must_use]
+    pub fn spent(self, now: Timestamp) -> Self {
+        Self { stage: Stage::Spent { at: now }, ..self }
+    }
+
+    /// The challenge with another code; the old one is void, the deadline and the attempts stay (invariants 2 and 3).
+    #[must_use]
+    pub fn recoded(self, mac: Mac, delivery: DeliveryId) -> Self {
+        let Stage::Open { attempts_left, expires_at, proof: Proof::Code { .. } } = self.stage else { return self };
+        Self { stage: Stage::Open { attempts_left, expires_at, proof: Proof::Code { mac, delivery } }, ..self }
+    }
+
+    /// The challenge after nobody carried the message of its live code; any other stays as it is.
+    #[must_use]
+    pub fn undelivered(self, which: DeliveryId, now: Timestamp) -> Self {
+        match self.stage {
+            Stage::Open { proof: Proof::Code { delivery, .. }, .. } if delivery == which => {
+                Self { stage: Stage::Failed { at: now }, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether `which` still carries the live code at `now`: nothing else is worth sending (invariants 3 and 5).
+    #[must_use]
+    pub fn awaits(&self, which: DeliveryId, now: Timestamp) -> bool {
+        matches!(&self.stage, Stage::Open { expires_at, proof: Proof::Code { delivery, .. }, .. } if *delivery == which && now < *expires_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::test::Script;
+    use crate::words::id::{ClientId, KeyId, TenantId};
+    use crate::words::secret::{MasterKey, TenantKeys, WrappedKey};
+    use proptest::prelude::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn open(attempts: u8) -> (Challenge, Evidence, Evidence) {
+        let chance = Script::default();
+        let master = MasterKey::draw(&chance);
+        let tenant = TenantId::new(at(0), &chance);
+        let keys =
+            TenantKeys::open(tenant, &[WrappedKey::draw(tenant, KeyId::new(at(0), &chance), &master, &chance)], &master).expect("opens");
+        let id = ChallengeId::new(at(0), &chance);
+        let mac = keys.code(id, "523471");
+        let stage = Stage::Open {
+            attempts_left: NonZeroU8::new(attempts).expect("at least one"),
+            expires_at: at(300),
+            proof: Proof::Code { mac, delivery: DeliveryId::new(at(0), &chance) },
+        };
+        let challenge = Challenge {
+            id,
+            realm: Realm::Client(ClientId::new(at(0), &chance)),
+            channel: Channel::Sms,
+            failures: keys.fingerprint("failures", &[b"jdoe"]),
+            purpose: Purpose::Authenticate,
+            stage,
+        };
+        (challenge, Evidence::Code(mac), Evidence::Code(keys.code(id, "000000")))
+    }
+
+    #[test]
+    fn invariant_1_a_right_code_passes_once() {
+        let (challenge, right, _) = open(3);
+        let (challenge, verdict) = challenge.answer(&right, at(1));
+        assert_eq!(verdict, Verdict::Passed);
+        let (challenge, verdict) = challenge.answer(&right, at(2));
+        assert_eq!((verdict, challenge.stage), (Verdict::Ended, Stage::Passed { at: at(1) }));
+    }
+
+    #[test]
+    fn a_code_is_over_at_its_deadline_not_after_it() {
+        let (challenge, right, _) = open(3);
+        assert_eq!(challenge.clone().answer(&right, Timestamp::from_millis(299_999)).1, Verdict::Passed);
+        assert_eq!(challenge.answer(&right, at(300)).1, Verdict::Expired);
+    }
+
+    #[test]
+    fn invariant_3_a_resend_keeps_deadline_and_attempts_and_voids_the_old_code() {
+        let (challenge, right, wrong) = open(3);
+        let (challenge, _) = challenge.answer(&wrong, at(1));
+        let Evidence::Code(new) = wrong else { unreachable!("a code") };
+        let second = DeliveryId::new(at(2), &Script::default());
+        let challenge = challenge.recoded(new, second);
+        let Stage::Open { attempts_left, expires_at, .. } = &challenge.stage else { panic!("open") };
+        assert_eq!((attempts_left.get(), *expires_at), (2, at(300)));
+        assert!(matches!(challenge.clone().answer(&right, at(3)).1, Verdict::Wrong { .. }));
+        assert_eq!(challenge.answer(&wrong, at(3)).1, Verdict::Passed);
+    }
+
+    proptest! {
+        /// Invariants 1 and 2: whatever comes in whatever order, it passes at most once, and no more wrong answers are
+        /// judged than there are attempts.
+        #[test]
+        fn invariants_1_and_2_hold_for_every_order_of_answers(attempts in 1u8..=10, answers in prop::collection::vec((any::<bool>(), 0i64..400), 0..40)) {
+            let (mut challenge, right, wrong) = open(attempts);
+            let (mut passed, mut judged_wrong, mut now) = (0, 0, 0);
+            for (is_right, later) in answers {
+                now = now.max(later);
+                let (next, verdict) = challenge.answer(if is_right { &right } else { &wrong }, at(now));
+                challenge = next;
+                match verdict {
+                    Verdict::Passed => { passed += 1; prop_assert!(is_right && now < 300) }
+                    Verdict::Wrong { .. } | Verdict::LastWrong => { judged_wrong += 1; prop_assert!(!is_right) }
+                    Verdict::Ended | Verdict::Expired => {}
+                }
+            }
+            prop_assert!(passed <= 1);
+            prop_assert!(judged_wrong <= attempts);
+        }
+    }
+}

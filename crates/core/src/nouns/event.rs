@@ -1,0 +1,69 @@
+//! Events: what happened, for audit. Never a secret, a code or a whole address (invariant 7).
+
+use crate::words::address::Channel;
+use crate::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, ProviderId, TemplateId, TenantId, UserId};
+use crate::words::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Something that happened, written in the same change as what it tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its id, ordered by time.
+    pub id: EventId,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// The things that happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are ids of what the variant names")]
+pub enum What {
+    /// A challenge was opened.
+    Opened { challenge: ChallengeId, channel: Channel },
+    /// It has another code now.
+    Resent { challenge: ChallengeId, delivery: DeliveryId },
+    /// A right answer came.
+    Passed { challenge: ChallengeId },
+    /// A wrong answer came.
+    Wrong { challenge: ChallengeId, attempts_left: u8 },
+    /// The last wrong answer came, or the account was locked by it.
+    Spent { challenge: ChallengeId },
+    /// An answer came too late.
+    Expired { challenge: ChallengeId },
+    /// A request or an answer was refused because the factor is locked.
+    RefusedLocked { channel: Channel },
+    /// A request was refused because there were too many.
+    RefusedSends { channel: Channel },
+    /// A provider took a message.
+    Sent { delivery: DeliveryId, provider: ProviderId },
+    /// A message will be tried again.
+    Postponed { delivery: DeliveryId, attempt: u16 },
+    /// Nobody took a message.
+    Undelivered { delivery: DeliveryId, why: String },
+    /// A person began to enrol a factor.
+    Enrolling { user: UserId, factor: FactorId },
+    /// A factor was proven and is in use.
+    Enrolled { factor: FactorId },
+    /// A factor was removed.
+    Removed { user: UserId, factor: FactorId },
+    /// An administrator cleared a person's wrong codes.
+    Unlocked { channel: Channel },
+    /// An administrator made or changed a tenant.
+    TenantSaved { tenant: TenantId },
+    /// An administrator made, changed or switched a client.
+    ClientSaved { client: ClientId },
+    /// An administrator removed a client.
+    ClientRemoved { client: ClientId },
+    /// An administrator made or changed a provider.
+    ProviderSaved { provider: ProviderId },
+    /// An administrator removed a provider.
+    ProviderRemoved { provider: ProviderId },
+    /// An administrator made or changed a template.
+    TemplateSaved { template: TemplateId },
+    /// An administrator removed a template.
+    TemplateRemoved { template: TemplateId },
+}

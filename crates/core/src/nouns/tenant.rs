@@ -1,0 +1,177 @@
+//! Tenants and what they have decided for themselves.
+
+use crate::nouns::route::Route;
+use crate::words::address::Channel;
+use crate::words::id::TenantId;
+use crate::words::refusal::Refusal;
+use crate::words::secret::{Sealed, WrappedKey};
+use crate::words::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+/// An organisation that keeps its own policy, keys, routes and people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its id, the beginning of every key.
+    pub id: TenantId,
+    /// What commands call it: lower-case letters, digits and hyphens; unique.
+    pub name: String,
+    /// What people read in messages.
+    pub display_name: String,
+    /// Its rules.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Its data keys, oldest first, wrapped by the master key.
+    pub keys: Vec<WrappedKey>,
+    /// The key that signs its access tokens (PKCS#8 of an ES256 key), sealed.
+    pub signing_key: Sealed,
+    /// Which providers carry what.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Who its letters are from: `Name <address>` in a domain of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_from: Option<String>,
+    /// Who its texts are from: a number or a sender id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sms_from: Option<String>,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+impl Tenant {
+    /// Whether `name` may be the name of a tenant, provider or template: 1 to 63 of `a-z 0-9 -`, no hyphen at the ends.
+    ///
+    /// # Errors
+    /// [`Refusal::SettingBad`] with the rule.
+    pub fn check_name(name: &str) -> Result<(), Refusal> {
+        let fits = (1..=63).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !name.starts_with('-')
+            && !name.ends_with('-');
+        if fits {
+            Ok(())
+        } else {
+            Err(Refusal::SettingBad(format!("`{name}` is no name: use 1 to 63 of a-z, 0-9 and -, not - at the ends")))
+        }
+    }
+
+    /// Who a message is from, unless the client or the provider says otherwise.
+    #[must_use]
+    pub fn sender(&self, channel: Channel) -> Option<&str> {
+        match channel {
+            Channel::Email => self.email_from.as_deref(),
+            Channel::Sms | Channel::Voice => self.sms_from.as_deref(),
+            Channel::Totp => None,
+        }
+    }
+}
+
+/// The rules of a tenant. DESIGN decisions are the defaults; [`Policy::check`] holds the ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Digits of a code, 6 to 10. The CIAM dialect promises six.
+    pub code_length: u8,
+    /// How long a code lives from its first sending, 30 to 600 s. Shorter is safer (NIST SP 800-63B §3.1.3.2 allows 10 min).
+    pub code_lifetime_s: u32,
+    /// Wrong codes that end a challenge and lock the factor, 1 to 10.
+    pub attempts: NonZeroU8,
+    /// How long a factor stays locked, 60 to 86,400 s.
+    pub lock_s: u32,
+    /// Wrong codes in a row after which only an administrator opens the factor (NIST SP 800-63B §3.2.2: at most 100).
+    pub attempts_in_a_row: u16,
+    /// Sends to one person or one address within `sends_window_s`, 1 to 1,000.
+    pub sends: u16,
+    /// The window in which sends are counted, 60 to 86,400 s.
+    pub sends_window_s: u32,
+    /// How long sends are refused once they were too many, 60 to 86,400 s.
+    pub sends_pause_s: u32,
+    /// How long an answer waits for the provider's word, 1 to 60 s.
+    pub answer_within_s: u32,
+    /// Devices of one person, 1 to 15.
+    pub devices: u16,
+    /// The country (ISO 3166-1, two letters) of numbers written without a country code; none are taken without it.
+    pub region: Option<String>,
+    /// The calling codes that messages may go to, without `+` (such as `44`); empty means everywhere.
+    pub countries: Vec<String>,
+    /// How long ended challenges, sent deliveries and events are kept, 1 to 3,650 days.
+    pub keep_days: u16,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            code_length: 6,
+            code_lifetime_s: 300,
+            attempts: NonZeroU8::new(3).expect("three is not zero"),
+            lock_s: 1800,
+            attempts_in_a_row: 100,
+            sends: 10,
+            sends_window_s: 300,
+            sends_pause_s: 1800,
+            answer_within_s: 10,
+            devices: 5,
+            region: None,
+            countries: Vec::new(),
+            keep_days: 30,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether every rule is in its range.
+    ///
+    /// # Errors
+    /// [`Refusal::SettingBad`] names the first that is not, and its range.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let range = |name: &str, value: u32, low: u32, high: u32| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Refusal::SettingBad(format!("{name} is {value}; it takes {low} to {high}")))
+            }
+        };
+        range("code_length", self.code_length.into(), 6, 10)?;
+        range("code_lifetime_s", self.code_lifetime_s, 30, 600)?;
+        range("attempts", self.attempts.get().into(), 1, 10)?;
+        range("lock_s", self.lock_s, 60, 86_400)?;
+        range("attempts_in_a_row", self.attempts_in_a_row.into(), self.attempts.get().into(), 100)?;
+        range("sends", self.sends.into(), 1, 1000)?;
+        range("sends_window_s", self.sends_window_s, 60, 86_400)?;
+        range("sends_pause_s", self.sends_pause_s, 60, 86_400)?;
+        range("answer_within_s", self.answer_within_s, 1, 60)?;
+        range("devices", self.devices.into(), 1, 15)?;
+        range("keep_days", self.keep_days.into(), 1, 3650)?;
+        if let Some(region) = &self.region
+            && !(region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase()))
+        {
+            return Err(Refusal::SettingBad(format!("region is `{region}`; it takes two capital letters, such as US")));
+        }
+        if let Some(bad) = self.countries.iter().find(|it| it.is_empty() || it.len() > 6 || !it.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(Refusal::SettingBad(format!("countries holds `{bad}`; it takes calling codes, such as 44")));
+        }
+        Ok(())
+    }
+
+    /// How long a code lives.
+    #[must_use]
+    pub fn code_lifetime(&self) -> Duration {
+        Duration::from_secs(self.code_lifetime_s.into())
+    }
+    /// How long a factor stays locked.
+    #[must_use]
+    pub fn lock(&self) -> Duration {
+        Duration::from_secs(self.lock_s.into())
+    }
+    /// How long an answer waits for the provider's word.
+    #[must_use]
+    pub fn answer_within(&self) -> Duration {
+        Duration::from_secs(self.answer_within_s.into())
+    }
+    /// How long what is over is kept.
+    #[must_use]
+    pub fn keep(&self) -> Duration {
+        Duration::from_secs(u64::from(self.keep_days) * 86_400)
+    }
+}

@@ -1,0 +1,1 @@
+//! Resending: another code for the same challenge.

@@ -1,0 +1,376 @@
+//! Addresses: where a message can reach a person. Parsed at the door, then never again.
+
+use crate::words::secret::hex;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// By which way a person is reached or asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// A text message.
+    Sms,
+    /// A call in which the code is spoken.
+    Voice,
+    /// A letter by SMTP.
+    Email,
+    /// Nothing is sent: the person's own authenticator shows the code (RFC 6238).
+    Totp,
+}
+
+impl Channel {
+    /// The channels over which something is sent, in the order in which they are shown.
+    pub const CARRIED: [Self; 3] = [Self::Sms, Self::Voice, Self::Email];
+
+    /// The word that settings and metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sms => "sms",
+            Self::Voice => "voice",
+            Self::Email => "email",
+            Self::Totp => "totp",
+        }
+    }
+
+    /// Reads the word, in any case (CIAM contract §3.1).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Sms, Self::Voice, Self::Email, Self::Totp].into_iter().find(|it| it.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is not a number that could exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadPhoneNumber {
+    /// Letters, other scripts' digits, an extension, or nothing at all.
+    #[error("a phone number has digits, blanks and + - . ( ) only")]
+    Characters,
+    /// No country code, and the tenant names no default region.
+    #[error("write the number with + and its country code")]
+    NoCountry,
+    /// No numbering plan has such a number.
+    #[error("no numbering plan has such a number")]
+    Impossible,
+    /// Numbers that cost the caller extra, or that nobody reads messages on.
+    #[error("numbers of this kind are not served")]
+    Kind,
+}
+
+/// What kind of line the numbering plan says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKind {
+    /// A mobile line, or one that cannot be told from it.
+    Mobile,
+    /// A fixed line: can be rung, hardly ever read.
+    Fixed,
+    /// Anything else that can be reached, or a number that the plan does not know yet.
+    Other,
+}
+
+/// A telephone number, kept in E.164.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PhoneNumber(Box<str>);
+
+impl PhoneNumber {
+    /// Takes what people write and keeps E.164: `+91-8212345212` becomes `+918212345212`.
+    ///
+    /// `region` (ISO 3166-1, two letters) is where numbers without a country code belong. A number that is
+    /// possible but not assigned is taken: numbering plans grow faster than our copy of them.
+    ///
+    /// # Errors
+    /// [`BadPhoneNumber`] says which rule the text breaks.
+    pub fn parse(text: &str, region: Option<&str>) -> Result<Self, BadPhoneNumber> {
+        use rlibphonenumber::{PhoneNumber as Plan, PhoneNumberFormat, PhoneNumberType};
+        let text = text.trim();
+        let allowed = |c: char| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '.' | '(' | ')');
+        if text.is_empty() || text.len() > 32 || !text.chars().all(allowed) || text.rfind('+').is_some_and(|at| at > 0) {
+            return Err(BadPhoneNumber::Characters);
+        }
+        let region = region.and_then(|code| code.parse().ok());
+        if !text.starts_with('+') && region.is_none() {
+            return Err(BadPhoneNumber::NoCountry);
+        }
+        let plan = Plan::parse(text, region).map_err(|_| BadPhoneNumber::Impossible)?;
+        if plan.is_possible_with_reason().is_err() {
+            return Err(BadPhoneNumber::Impossible);
+        }
+        // Premium lines are where SMS fraud earns its money; the others cannot be read by one person.
+        if matches!(
+            plan.get_type(),
+            PhoneNumberType::PremiumRate
+                | PhoneNumberType::SharedCost
+                | PhoneNumberType::TollFree
+                | PhoneNumberType::UAN
+                | PhoneNumberType::Pager
+                | PhoneNumberType::VoiceMail
+        ) {
+            return Err(BadPhoneNumber::Kind);
+        }
+        Ok(Self(plan.format_as(PhoneNumberFormat::E164).into_owned().into_boxed_str()))
+    }
+
+    /// The whole number in E.164. The only way out: for the carrier and for looking up, never for a log.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What kind of line the numbering plan says it is.
+    #[must_use]
+    pub fn line(&self) -> LineKind {
+        use rlibphonenumber::{PhoneNumber as Plan, PhoneNumberType};
+        match Plan::parse(&*self.0, None).map(|plan| plan.get_type()) {
+            Ok(PhoneNumberType::Mobile | PhoneNumberType::FixedLineOrMobile) => LineKind::Mobile,
+            Ok(PhoneNumberType::FixedLine) => LineKind::Fixed,
+            _ => LineKind::Other,
+        }
+    }
+
+    /// What may be shown: `+91••••••5212`.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let digits = &self.0;
+        let tail = digits.len().saturating_sub(4).max(3);
+        format!("{}{}{}", &digits[..3.min(digits.len())], "•".repeat(tail.saturating_sub(3)), &digits[tail.min(digits.len())..])
+    }
+}
+
+impl fmt::Debug for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PhoneNumber(…)")
+    }
+}
+
+/// The text is not an e-mail address that could be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an e-mail address")]
+pub struct BadEmailAddress;
+
+/// An e-mail address (RFC 5321 `Mailbox`, without quoted local parts and address literals).
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EmailAddress(Box<str>);
+
+impl EmailAddress {
+    /// Keeps the local part as written and the domain in lower case.
+    ///
+    /// # Errors
+    /// [`BadEmailAddress`] when it is not one bare address of at most 254 ASCII characters with a domain of two labels.
+    pub fn parse(text: &str) -> Result<Self, BadEmailAddress> {
+        let text = text.trim();
+        let options = email_address::Options::default().without_display_text().without_domain_literal().with_minimum_sub_domains(2);
+        // Local parts beyond ASCII need SMTPUTF8 on every hop (RFC 6531); a message that may vanish is worse than a no.
+        if text.len() > 254 || !text.is_ascii() || text.contains('"') {
+            return Err(BadEmailAddress);
+        }
+        let address = email_address::EmailAddress::parse_with_options(text, options).map_err(|_| BadEmailAddress)?;
+        let domain = address.domain().to_ascii_lowercase();
+        if domain.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(BadEmailAddress);
+        }
+        Ok(Self(format!("{}@{domain}", address.local_part()).into_boxed_str()))
+    }
+
+    /// The whole address. The only way out: for the carrier and for looking up, never for a log.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be shown: `j•••@example.com`.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let (local, domain) = self.0.split_once('@').unwrap_or((&self.0, ""));
+        format!("{}•••@{domain}", &local[..1.min(local.len())])
+    }
+}
+
+impl fmt::Debug for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmailAddress(…)")
+    }
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Address {
+    /// A telephone, for text messages and calls.
+    Phone(PhoneNumber),
+    /// A mailbox.
+    Email(EmailAddress),
+}
+
+impl Address {
+    /// The whole address, for the carrier.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        match self {
+            Self::Phone(it) => it.reveal(),
+            Self::Email(it) => it.reveal(),
+        }
+    }
+
+    /// What may be shown.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Phone(it) => it.hint(),
+            Self::Email(it) => it.hint(),
+        }
+    }
+
+    /// The one spelling by which sends are counted (invariant 2): no capital letter makes a second mailbox.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        self.reveal().to_ascii_lowercase()
+    }
+}
+
+/// The name is empty, too long, or holds characters that do not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 1 to 256 visible characters")]
+pub struct BadLogin;
+
+/// What an application calls a person: a user name, an e-mail address, a number of its own.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Login(Box<str>);
+
+impl Login {
+    /// Takes what the application sends, without blanks around it.
+    ///
+    /// # Errors
+    /// [`BadLogin`] when nothing is left, it is longer than 256 bytes, or it holds control characters.
+    pub fn parse(text: &str) -> Result<Self, BadLogin> {
+        let text = text.trim();
+        if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) {
+            return Err(BadLogin);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The one spelling by which a person is found and counted (invariant 2).
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        self.0.to_lowercase()
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login(…)")
+    }
+}
+
+/// A name, address or number as a keyed hash: it can be looked up and counted, and not read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub(crate) [u8; 16]);
+
+impl Fingerprint {
+    /// The sixteen bytes that engines keep.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Back from what an engine kept.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&hex::write(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        hex::read(&std::borrow::Cow::<str>::deserialize(d)?).map(Self).ok_or_else(|| serde::de::Error::custom("not a fingerprint"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::write(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_kept_in_e164_whatever_people_write() {
+        for text in ["+91-8212345212", "+91 (821) 234-5212", "+91.821.2345212", " +918212345212 "] {
+            assert_eq!(PhoneNumber::parse(text, None).map(|it| it.reveal().to_owned()), Ok("+918212345212".to_owned()), "{text}");
+        }
+        assert_eq!(PhoneNumber::parse("082123 45212", Some("IN")).map(|it| it.reveal().to_owned()), Ok("+918212345212".to_owned()));
+    }
+
+    #[test]
+    fn numbers_that_cannot_exist_are_refused_and_unassigned_ones_are_not() {
+        assert_eq!(PhoneNumber::parse("+91123", None), Err(BadPhoneNumber::Impossible));
+        assert_eq!(PhoneNumber::parse("+999123456789", None), Err(BadPhoneNumber::Impossible));
+        assert_eq!(PhoneNumber::parse("8212345212", None), Err(BadPhoneNumber::NoCountry));
+        assert_eq!(PhoneNumber::parse("+9１8212345212", None), Err(BadPhoneNumber::Characters));
+        assert_eq!(PhoneNumber::parse("+1-800-FLOWERS", None), Err(BadPhoneNumber::Characters));
+        assert_eq!(PhoneNumber::parse("++918212345212", None), Err(BadPhoneNumber::Characters));
+        assert_eq!(PhoneNumber::parse("+1 900 234 5678", None), Err(BadPhoneNumber::Kind));
+        assert!(PhoneNumber::parse("999-000-9999", Some("US")).is_ok(), "the contract's own example");
+    }
+
+    #[test]
+    fn a_hint_shows_neither_the_number_nor_the_mailbox() {
+        let number = PhoneNumber::parse("+91-8212345212", None).expect("valid");
+        assert_eq!(number.hint(), "+91••••••5212");
+        let mail = EmailAddress::parse("jdoe@Example.COM").expect("valid");
+        assert_eq!((mail.reveal(), mail.hint().as_str()), ("jdoe@example.com", "j•••@example.com"));
+        assert_eq!(format!("{number:?} {mail:?}"), "PhoneNumber(…) EmailAddress(…)");
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for text in [
+            "",
+            "jdoe",
+            "jdoe@localhost",
+            "a@b@c.de",
+            "jdoe@[127.0.0.1]",
+            "Joe <j@example.com>",
+            "j\r\nBcc: x@example.com",
+            "jdoe@127.0.0.1",
+            "\"a b\"@example.com",
+            "jdöe@example.com",
+            "j@exa mple.com",
+        ] {
+            assert_eq!(EmailAddress::parse(text), Err(BadEmailAddress), "{text:?}");
+        }
+        assert!(EmailAddress::parse("o'brien+mfa@example.co.uk").is_ok());
+    }
+
+    #[test]
+    fn a_login_has_one_canonical_spelling() {
+        assert_eq!(Login::parse(" JDoe ").map(|it| it.canonical()), Ok("jdoe".to_owned()));
+        assert_eq!(Login::parse("  "), Err(BadLogin));
+        assert_eq!(Login::parse("a\u{0}b"), Err(BadLogin));
+    }
+}
