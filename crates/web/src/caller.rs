@@ -250,3 +250,130 @@ fn thumbprint(point: &[u8]) -> String {
     let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
     URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestHouse, new_client};
+    use countersign_core::nouns::tenant::Policy;
+    use countersign_core::verbs::manage::ClientChange;
+    use std::time::Duration;
+
+    /// Another node: the same house, and nothing remembered.
+    fn node() -> Tokens {
+        Tokens::new(&"https://mfa.example.com".parse().expect("a URL"))
+    }
+
+    fn invalid(what: Result<Scope, NotAdmitted>) -> bool {
+        matches!(what, Err(NotAdmitted::Invalid))
+    }
+
+    #[tokio::test]
+    async fn a_token_lets_its_client_in_at_every_node_until_it_expires() {
+        let house = TestHouse::new().await;
+        let (issued_at, other) = (node(), node());
+        let token = issued_at.issue(&house.core, &house.scope().await).expect("issued");
+        for tokens in [&issued_at, &other, &other] {
+            let scope = tokens.admit(&house.core, token.reveal()).await.expect("let in");
+            assert_eq!(scope.client.client_id, house.client_id);
+        }
+        house.clock.pass(Duration::from_secs(7198));
+        assert!(other.admit(&house.core, token.reveal()).await.is_ok());
+        house.clock.pass(Duration::from_secs(1));
+        for tokens in [&issued_at, &node()] {
+            assert!(matches!(tokens.admit(&house.core, token.reveal()).await, Err(NotAdmitted::Expired)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_holds_the_claims_of_the_contract() {
+        let house = TestHouse::new().await;
+        let token = node().issue(&house.core, &house.scope().await).expect("issued");
+        let parts = Parts::split(token.reveal()).expect("three parts");
+        let header: serde_json::Value = decode(parts.header).expect("JSON");
+        assert_eq!((header["alg"].as_str(), header["typ"].as_str()), (Some("ES256"), Some("JWT")));
+        assert_eq!(header["kid"].as_str().map(str::len), Some(43));
+        let claims: serde_json::Value = parts.claims().expect("JSON");
+        assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(1_893_499_200), Some(1_893_506_399)));
+        assert_eq!((claims["scope"].as_str(), claims["authorization_details"].as_array().map(Vec::len)), (Some(""), Some(0)));
+        assert_eq!((claims["client_id"].as_str(), claims["iss"].as_str()), (Some(&*house.client_id), Some("https://mfa.example.com")));
+    }
+
+    #[tokio::test]
+    async fn no_part_of_a_token_can_be_another() {
+        let house = TestHouse::new().await;
+        let token = node().issue(&house.core, &house.scope().await).expect("issued").reveal().to_owned();
+        let Parts { header, claims, signature, .. } = Parts::split(&token).expect("three parts");
+        let recode = |part: &str, from: &str, to: &str| {
+            let json = String::from_utf8(URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("text");
+            assert!(json.contains(from), "{json}");
+            URL_SAFE_NO_PAD.encode(json.replace(from, to))
+        };
+        let of_claims = |from, to| format!("{header}.{}.{signature}", recode(claims, from, to));
+        let of_header = |from, to| format!("{}.{claims}.{signature}", recode(header, from, to));
+        let mut flipped = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+        flipped[40] ^= 1;
+        for (what, forged) in [
+            ("a later end", of_claims("1893506399", "1993506399")),
+            ("another issuer", of_claims("mfa.example.com", "mfa.example.org")),
+            ("no algorithm", of_header("ES256", "none")),
+            ("a keyed hash", of_header("ES256", "HS256")),
+            ("an extension", of_header("\"typ\"", "\"crit\":[\"x\"],\"typ\"")),
+            ("no signature", format!("{header}.{claims}.")),
+            ("two parts", format!("{header}.{claims}")),
+            ("four parts", format!("{token}.{signature}")),
+            ("another signature", format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode(flipped))),
+            ("a padded signature", format!("{token}==")),
+            ("nothing", String::new()),
+            ("too much", "a.".repeat(3000)),
+        ] {
+            assert!(invalid(node().admit(&house.core, &forged).await), "{what}");
+        }
+        assert!(node().admit(&house.core, &token).await.is_ok(), "the token itself is right");
+    }
+
+    #[tokio::test]
+    async fn the_key_of_one_tenant_signs_for_no_other() {
+        let house = TestHouse::new().await;
+        let other = house.core.create_tenant("other", "Other", Policy::default()).await.expect("made").id;
+        let tokens = node();
+        let mine = house.scope().await;
+        let theirs = house.core.standing(other).await.expect("read").expect("there");
+        // Claims that name the other tenant, signed with the key of this one.
+        let claims = Claims {
+            scope: "",
+            authorization_details: [],
+            client_id: "x",
+            iss: &tokens.issuer,
+            iat: 0,
+            exp: i64::MAX,
+            tnt: other,
+            cli: mine.client.id,
+        };
+        let forged = tokens.signer(&house.core, &mine.tenant).expect("opens").sign(&claims).expect("signs");
+        assert!(invalid(tokens.admit(&house.core, &forged).await));
+        // Their own key makes a token that is right, and its client is unknown there: unknown, not forbidden (invariant 6).
+        let signed = tokens.signer(&house.core, &theirs).expect("opens").sign(&claims).expect("signs");
+        assert!(invalid(tokens.admit(&house.core, &signed).await));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_switched_off_is_out_at_once() {
+        let house = TestHouse::new().await;
+        let (client, secret) = house.core.create_client(house.tenant, new_client("second")).await.expect("made");
+        let scope = house.core.authenticate(&client.client_id, &secret).await.expect("its own secret");
+        let tokens = node();
+        let token = tokens.issue(&house.core, &scope).expect("issued");
+        assert!(tokens.admit(&house.core, token.reveal()).await.is_ok());
+        let off = ClientChange { disabled: Some(true), ..ClientChange::default() };
+        house.core.change_client(house.tenant, &client.client_id, off).await.expect("changed");
+        assert!(invalid(tokens.admit(&house.core, token.reveal()).await));
+    }
+
+    #[test]
+    fn a_key_is_named_as_rfc_7638_does_it() {
+        // Worked out by another implementation: sha256 of the canonical JWK of the point 4,1,1,…,2,2,….
+        let point = [&[4][..], &[1; 32], &[2; 32]].concat();
+        assert_eq!(thumbprint(&point), "kOFKxjJdOqJD5G4Yuw-cxHe64VGyxKEO_hoV83QfGj0");
+    }
+}

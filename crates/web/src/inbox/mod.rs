@@ -176,3 +176,79 @@ fn file(kind: &'static str, policy: &'static str, body: String) -> Response {
     ];
     (headers, body).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::House;
+    use crate::testing::TestHouse;
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use countersign_core::words::address::{Address, Channel, EmailAddress};
+    use countersign_core::words::wording::Message;
+    use http_body_util::BodyExt;
+    use std::time::Duration;
+    use tower::ServiceExt;
+
+    fn letter(code: &str) -> Message {
+        Message {
+            channel: Channel::Email,
+            to: Address::Email(EmailAddress::parse("jdoe@example.com").expect("valid")),
+            from: None,
+            subject: Some("Your code".into()),
+            text: format!("The code is {code}"),
+            html: Some(format!("<p>The code is <b>{code}</b></p>")),
+            code: code.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_list_is_newest_first_and_whole() {
+        let house = TestHouse::new().await;
+        house.inbox.put(letter("523471"));
+        house.inbox.put(letter("190204"));
+        let request = Request::get("/inbox").header("accept", "application/json").body(Body::empty()).expect("a request");
+        let list = house.ask(request).await.json();
+        assert_eq!(list.as_array().map(Vec::len), Some(2));
+        assert_eq!(list[0]["text"], "The code is 190204");
+        assert_eq!((&list[0]["at"], &list[0]["channel"]), (&"2030-01-01T12:00:00.000Z".into(), &"email".into()));
+        assert_eq!((&list[1]["to"], &list[1]["subject"]), (&"jdoe@example.com".into(), &"Your code".into()));
+        assert_eq!(list[1]["html"], "<p>The code is <b>523471</b></p>");
+        let id = list[1]["id"].as_str().expect("an id");
+        let page = house.get("/inbox").await;
+        assert!(page.body.contains("<span>523</span><span>471</span>") && page.body.contains(id));
+        let policy = page.headers["content-security-policy"].to_str().expect("text");
+        assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        let html = house.get(&format!("/inbox/{id}/html")).await;
+        assert_eq!(html.body, "<p>The code is <b>523471</b></p>");
+        assert!(html.headers["content-security-policy"].to_str().is_ok_and(|it| it.starts_with("sandbox; default-src 'none'")));
+    }
+
+    #[tokio::test]
+    async fn without_an_inbox_its_paths_lead_nowhere() {
+        let house = TestHouse::with(|house| House { inbox: None, ..house }).await;
+        for path in ["/inbox", "/inbox/events", "/inbox/inbox.js", "/inbox/inbox.css", "/inbox/dlv_1/html"] {
+            assert_eq!(house.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+        }
+        let house = TestHouse::new().await;
+        assert_eq!(house.get("/inbox/dlv_1/html").await.status, StatusCode::NOT_FOUND, "no such letter");
+    }
+
+    #[tokio::test]
+    async fn the_stream_tells_of_every_message_and_ends_when_the_server_stops() {
+        let house = TestHouse::new().await;
+        let request = Request::get("/inbox/events").body(Body::empty()).expect("a request");
+        let answer = house.doors.clone().oneshot(request).await.expect("infallible");
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        let mut body = answer.into_body();
+        let said = async |body: &mut Body| {
+            let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.expect("it is said soon");
+            frame.map(|it| String::from_utf8(it.expect("no error").into_data().expect("data").into()).expect("text"))
+        };
+        assert!(said(&mut body).await.is_some_and(|it| it.contains("event: came")), "once at the beginning");
+        house.inbox.put(letter("523471"));
+        let news = said(&mut body).await.expect("news");
+        assert!(news.contains("event: came") && !news.contains("523471"));
+        house.house.readiness.drain();
+        assert_eq!(said(&mut body).await, None);
+    }
+}

@@ -139,3 +139,72 @@ struct Envelope<'a> {
 pub(crate) fn envelope(problem: &Problem, id: &RequestId, now: Timestamp) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Envelope { code: problem.code, message: &problem.message, trace_id: id.as_str(), timestamp: moment::ciam(now) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_core::words::address::{BadEmailAddress, BadLogin, BadPhoneNumber};
+    use countersign_core::words::secret::BadAnswer;
+    use std::num::NonZeroU8;
+
+    const NOON: Timestamp = Timestamp::from_millis(1_893_499_200_000);
+
+    #[test]
+    fn every_refusal_has_the_number_and_the_status_of_the_table() {
+        use Asked::{Initiate, Token, Unpair, Validate};
+        for (it, asked, status, code) in [
+            (Refusal::ClientUnknown, Token, 401, "10002"),
+            (Refusal::ChallengeUnknown, Validate, 400, "10007"),
+            (Refusal::ChannelDiffers { opened_for: Channel::Sms }, Validate, 400, "10005"),
+            (Refusal::AnswerMalformed(BadAnswer { length: 6 }), Validate, 400, "10009"),
+            (Refusal::PhoneNumberBad(BadPhoneNumber::Impossible), Initiate, 400, "100001"),
+            (Refusal::EmailAddressBad(BadEmailAddress), Initiate, 400, "10005"),
+            (Refusal::LoginBad(BadLogin), Initiate, 400, "10005"),
+            (Refusal::DeviceNameBad, Asked::Create, 400, "10005"),
+            (Refusal::RouteMissing { channel: Channel::Voice }, Initiate, 500, "10015"),
+            (Refusal::DeliveryRefused, Initiate, 500, "10015"),
+            (Refusal::AddressUnreachable, Initiate, 400, "100001"),
+            (Refusal::SendsExhausted { until: NOON }, Initiate, 400, "10026"),
+            (Refusal::Locked { until: Some(NOON) }, Validate, 400, "10027"),
+            (Refusal::Locked { until: None }, Validate, 400, "10027"),
+            (Refusal::ResendTooSoon, Initiate, 400, "10026"),
+            (Refusal::TemplateUnknown, Initiate, 404, "10011"),
+            (Refusal::TemplateBroken("line 3".into()), Initiate, 500, "10012"),
+            (Refusal::UserUnknown, Initiate, 404, "10003"),
+            (Refusal::NoUsableDevice, Initiate, 400, "100016"),
+            (Refusal::DeviceUnknown, Initiate, 404, "100016"),
+            (Refusal::DeviceUnknown, Unpair, 404, "10050"),
+            (Refusal::DeviceNameTaken, Asked::Create, 400, "10010"),
+            (Refusal::DeviceActive, Asked::Activate, 400, "10006"),
+            (Refusal::TooManyDevices { most: 5 }, Asked::Create, 400, "10014"),
+        ] {
+            let problem = refusal(&it, asked);
+            assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{it:?}");
+            match code {
+                "10026" => assert!(problem.message.starts_with("QUOTA_EXCEEDED")),
+                "10027" => assert!(problem.message.starts_with("PASSWORD_LOCKED_OUT")),
+                "10012" => assert!(!problem.message.contains("line 3"), "what is wrong with a template is the tenant's business"),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_verdict_but_the_right_one_has_a_number() {
+        let code = |it| verdict(it).err().map(|it| (it.status.as_u16(), it.code));
+        assert_eq!(code(Answered::Passed), None);
+        assert_eq!(code(Answered::Wrong { attempts_left: NonZeroU8::MIN }), Some((400, "10008")));
+        assert_eq!(code(Answered::LastWrong), Some((400, "10026")));
+        assert_eq!(code(Answered::Over), Some((400, "10007")));
+        assert!(verdict(Answered::LastWrong).is_err_and(|it| it.message.starts_with("QUOTA_EXCEEDED")));
+    }
+
+    #[test]
+    fn an_accident_is_told_without_detail() {
+        for it in [Fault::Contended, Fault::Corrupt("row 7".into())] {
+            let problem = fault(&it);
+            assert_eq!((problem.status.as_u16(), problem.code), (500, "10015"));
+            assert!(!problem.message.contains("row 7"));
+        }
+    }
+}
