@@ -55,9 +55,9 @@ impl Letter {
         }
     }
 
-    /// The code in groups of three, which is how people copy and say it. Readers of the page hear digit by digit.
+    /// The code in groups of three, or in halves, which is how people copy and say it. Readers of the page hear digit by digit.
     fn grouped(&self) -> Vec<&str> {
-        let cut = if self.code.len() % 3 == 0 || self.code.len() > 6 { 3 } else { 4 };
+        let cut = if self.code.len().is_multiple_of(3) { 3 } else { self.code.len().div_ceil(2) };
         self.code.as_bytes().chunks(cut).map(|part| std::str::from_utf8(part).unwrap_or_default()).collect()
     }
 }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_code_is_shown_in_groups() {
         let mut letter = InboxPage::samples()[1].letters[0].clone();
-        for (code, groups) in [("523471", "523 471"), ("5234710", "523 471 0"), ("52347109", "523 471 09"), ("523471090", "523 471 090")] {
+        for (code, groups) in [("523471", "523 471"), ("5234710", "5234 710"), ("52347109", "5234 7109"), ("523471090", "523 471 090")] {
             letter.code = code.into();
             assert_eq!(letter.grouped().join(" "), groups);
         }
