@@ -1,1 +1,6 @@
+mod background;
+mod config;
+mod listen;
+mod ports;
+mod tls;
 fn main() {}
