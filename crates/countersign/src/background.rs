@@ -2,9 +2,9 @@
 //!
 //! Owns when; what is done is a verb of the core. Every loop ends at the stop, between two steps and never within one.
 
+use crate::numbers::Numbers;
 use crate::tls::Tls;
 use countersign_core::Core;
-use metrics_exporter_prometheus::PrometheusHandle;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -76,10 +76,17 @@ pub async fn renew(tls: Option<Tls>, stop: CancellationToken) {
     }
 }
 
-/// Folds the numbers together.
-pub async fn fold(numbers: PrometheusHandle, stop: CancellationToken) {
+/// Folds the numbers together, and looks how much waits.
+pub async fn count(core: Core, numbers: Numbers, stop: CancellationToken) {
+    let mut trouble = Trouble::default();
     while rests(FOLD_NUMBERS, &stop).await.is_ok() {
-        numbers.run_upkeep();
+        numbers.fold();
+        match numbers.look(&core).await {
+            Ok(()) => trouble.is_over("The store can be looked at again"),
+            Err(why) => {
+                trouble.rest(FOLD_NUMBERS, || tracing::error!("The store cannot be looked at: {why}"));
+            }
+        }
     }
 }
 

@@ -93,6 +93,8 @@ struct WrittenEgress {
     allow: Vec<String>,
     allow_hosts: Vec<String>,
     allow_plain_http: bool,
+    proxy: Option<String>,
+    roots: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -204,6 +206,10 @@ pub struct Egress {
     pub allow_hosts: Vec<String>,
     /// Whether plain HTTP will do.
     pub allow_plain_http: bool,
+    /// A proxy for HTTP.
+    pub proxy: Option<Url>,
+    /// Files of certificates that are trusted beside the system's.
+    pub roots: Vec<PathBuf>,
 }
 
 /// How log lines look.
@@ -342,12 +348,7 @@ impl Reader {
         let server = self.server(it.server, &folder);
         let limits = self.limits(&it.limits);
         let log = self.log(it.log, environment);
-        let allow = self.networks("egress.allow", &it.egress.allow);
-        for host in &it.egress.allow_hosts {
-            if url::Host::parse(host).is_err() {
-                self.wrong("egress.allow_hosts", format!("`{host}` is no name of a host; write one such as smtp.internal"));
-            }
-        }
+        let egress = self.egress(it.egress, &folder);
         let sweep_every = Duration::from_secs(self.range("storage.sweep_every_s", it.storage.sweep_every_s, 1, 86_400));
         let delivery_pause = Duration::from_millis(self.range("delivery.idle_pause_ms", it.delivery.idle_pause_ms, 10, 60_000));
         if it.storage.path.trim().is_empty() {
@@ -368,7 +369,7 @@ impl Reader {
             database: folder.join(it.storage.path),
             sweep_every,
             master_key,
-            egress: Egress { allow, allow_hosts: it.egress.allow_hosts, allow_plain_http: it.egress.allow_plain_http },
+            egress,
             delivery_pause,
             log: log?,
             development: Development {
@@ -405,6 +406,22 @@ impl Reader {
             }
         };
         Some(Server { listen: listen?, public_url, trusted_proxies, stop_within, tls })
+    }
+
+    fn egress(&mut self, it: WrittenEgress, folder: &Path) -> Egress {
+        let allow = self.networks("egress.allow", &it.allow);
+        for host in it.allow_hosts.iter().filter(|it| url::Host::parse(it).is_err()) {
+            self.wrong("egress.allow_hosts", format!("`{host}` is no name of a host; write one such as smtp.internal"));
+        }
+        let proxy = it.proxy.as_deref().and_then(|text| {
+            let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            if url.is_none() {
+                self.wrong("egress.proxy", "it is no web address; write one such as http://proxy.internal:3128");
+            }
+            url
+        });
+        let roots = it.roots.into_iter().map(|it| folder.join(it)).collect();
+        Egress { allow, allow_hosts: it.allow_hosts, allow_plain_http: it.allow_plain_http, proxy, roots }
     }
 
     fn public_url(&mut self, text: &str) -> Option<Url> {

@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
@@ -193,16 +193,13 @@ impl Doorway {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr, busy: Busy) -> Result<Response<Answer>, Infallible> {
         if let Err(why) = check_host(&request) {
-            return Ok(Answer::wrap(bad_request(why), busy, None));
+            return Ok(Answer::wrap(bad_request(why), busy));
         }
         let (mut head, body) = request.into_parts();
         head.extensions.insert(ConnectInfo(peer));
         let body = Body::new(Asked { body, within: self.limits.body_timeout, patience: None });
         let Ok(response) = self.router.clone().call(Request::from_parts(head, body)).await;
-        // A stream of events has no end of its own, and a stop would wait for it.
-        let endless = response.headers().get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
-        let until = endless.then(|| Box::pin(self.stop.clone().cancelled_owned()));
-        Ok(Answer::wrap(response, busy, until))
+        Ok(Answer::wrap(response, busy))
     }
 }
 
@@ -271,13 +268,12 @@ impl HttpBody for Asked {
 /// The body of an answer. Until it is gone, its request keeps the connection busy.
 struct Answer {
     body: Body,
-    until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _busy: Busy,
 }
 
 impl Answer {
-    fn wrap(response: Response<Body>, busy: Busy, until: Option<Pin<Box<WaitForCancellationFutureOwned>>>) -> Response<Self> {
-        response.map(|body| Self { body, until, _busy: busy })
+    fn wrap(response: Response<Body>, busy: Busy) -> Response<Self> {
+        response.map(|body| Self { body, _busy: busy })
     }
 }
 
@@ -286,13 +282,7 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = &mut *self;
-        if let Some(until) = &mut this.until
-            && until.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut this.body).poll_frame(cx)
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
