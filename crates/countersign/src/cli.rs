@@ -252,6 +252,8 @@ pub enum Client {
 /// `provider …`.
 #[derive(Debug, Subcommand)]
 pub enum Provider {
+    /// List the vendors whose interface is known, and what each needs
+    Presets,
     /// Make a provider, or change the one of this name; secrets that are not given again stay
     Add {
         /// Which tenant
@@ -261,7 +263,7 @@ pub enum Provider {
         /// What it serves: sms, voice, email; more than one with commas [default: those of the preset]
         #[arg(long = "channel", value_name = "CHANNEL", value_delimiter = ',', value_parser = carried)]
         channels: Vec<Channel>,
-        /// A vendor whose interface is known
+        /// A vendor whose interface is known; `provider presets` lists them
         #[arg(long, value_name = "VENDOR", conflicts_with_all = ["kind", "file"])]
         preset: Option<String>,
         /// http, smtp or inbox
@@ -270,7 +272,7 @@ pub enum Provider {
         /// The settings of its kind, as JSON or TOML
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// One of its settings or of the preset's values, over those of the file: host=smtp.example.com
+        /// An option of the preset, or a setting over those of the file: host=smtp.example.com
         #[arg(long = "set", value_name = "NAME=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]

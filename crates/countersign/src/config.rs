@@ -6,7 +6,7 @@
 mod layers;
 mod safety;
 
-pub use layers::{Environment, Origin};
+pub use layers::{CONFIG, Environment, Origin};
 
 use countersign_core::words::secret::Secret;
 use ipnet::IpNet;

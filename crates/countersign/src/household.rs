@@ -6,7 +6,10 @@ use crate::no::No;
 use crate::ports::{OsChance, SystemClock, TokioTasks};
 use countersign_core::ports::Inbox;
 use countersign_core::{Core, Neighbours};
-use countersign_providers::{Egress, EgressSettings, Houses, Letterbox, Quill};
+use countersign_providers::Fleet;
+use countersign_providers::egress::{Egress, EgressSettings};
+use countersign_providers::inbox::Tray;
+use countersign_providers::pen::Quill;
 use countersign_store::{OpenError, Options, Sqlite};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,18 +39,18 @@ impl Household {
         let master = master::read(&config.master_key, &config.database, &OsChance)?;
         let store = open_store(&config.database)?;
         let egress = egress(&config.egress)?;
-        let letterbox = config.development.allow_inbox.then(|| Arc::new(Letterbox::new(Arc::new(SystemClock))));
+        let tray = config.development.allow_inbox.then(|| Tray::new(Arc::new(SystemClock)));
         let tasks = TokioTasks::default();
         let core = Core::new(Neighbours {
             store: store.clone(),
             clock: Arc::new(SystemClock),
             chance: Arc::new(OsChance),
             tasks: Arc::new(tasks.clone()),
-            carriers: Arc::new(Houses::new(egress, letterbox.clone())),
+            carriers: Arc::new(Fleet::new(egress, Arc::new(SystemClock), tray.clone())),
             pen: Arc::new(Quill::new()),
             master,
         });
-        Ok(Self { core, store, tasks, inbox: letterbox.map(|it| it as Arc<dyn Inbox>) })
+        Ok(Self { core, store, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>) })
     }
 
     /// Waits for what was begun, and closes the database.

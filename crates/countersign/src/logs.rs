@@ -13,3 +13,8 @@ pub fn begin(log: &Log) {
         LogFormat::Text => lines.compact().try_init(),
     };
 }
+
+/// Begins to write for a command: warnings, for people.
+pub fn begin_for_commands() {
+    begin(&Log { format: LogFormat::Text, level: "warn".to_owned() });
+}

@@ -1,0 +1,68 @@
+// Keeps the inbox up to date. The stream only says that something came; what came is read from the page itself, so there is
+// one place that knows how a message looks, and the page is whole without this file.
+
+const live = document.getElementById("live");
+const heard = document.getElementById("heard");
+
+const ids = (root) => new Set(Array.from(root.querySelectorAll("article"), (it) => it.id));
+
+async function refresh() {
+  const answer = await fetch("/inbox", { headers: { accept: "text/html" } });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("letters");
+  const shown = document.getElementById("letters");
+  const known = ids(shown);
+  const come = Array.from(fresh.querySelectorAll("article")).filter((it) => !known.has(it.id));
+  if (come.length === 0 && ids(fresh).size === known.size) return;
+  // What is there already stays the same element, so that an open letter stays open and the focus where it is.
+  for (const article of fresh.querySelectorAll("article")) {
+    const before = known.has(article.id) && document.getElementById(article.id);
+    if (before) article.replaceWith(before);
+  }
+  const focused = document.activeElement;
+  shown.replaceWith(fresh);
+  focused?.focus?.();
+  for (const article of come) {
+    prepare(article);
+    article.classList.add("new");
+  }
+  if (come.length > 0) {
+    const [{ firstElementChild }] = come;
+    const more = come.length > 1 ? `, and ${come.length - 1} more` : "";
+    heard.textContent = `${firstElementChild.querySelector("h2").textContent}${more}`;
+  }
+}
+
+function prepare(root) {
+  for (const time of root.querySelectorAll("time")) {
+    time.textContent = new Date(time.dateTime).toLocaleTimeString();
+  }
+  for (const button of root.querySelectorAll("button[data-code]")) {
+    // Only where the browser lets a page copy: on https and on this machine.
+    if (!navigator.clipboard) continue;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(button.dataset.code);
+      button.firstChild.textContent = "Copied";
+      heard.textContent = "The code was copied";
+      setTimeout(() => (button.firstChild.textContent = "Copy"), 1500);
+    });
+  }
+}
+
+function state(following) {
+  live.hidden = false;
+  live.classList.toggle("lost", !following);
+  live.textContent = following ? "Following" : "Connecting again…";
+}
+
+// One after the other: two refreshes at once could put an older list over a newer one.
+let turn = Promise.resolve();
+
+prepare(document);
+const stream = new EventSource("/inbox/events");
+stream.addEventListener("open", () => state(true));
+stream.addEventListener("error", () => state(false));
+stream.addEventListener("came", () => {
+  turn = turn.then(refresh).catch(() => {});
+});
