@@ -1,5 +1,7 @@
 //! All tests that need more than one crate, in one binary: it is linked once.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
+
 mod house;
 mod verbs;
 mod walls;
