@@ -93,7 +93,9 @@ pub fn open_store(path: &Path) -> Result<Arc<Sqlite>, No> {
 fn egress(settings: &config::Egress) -> Result<Egress, No> {
     let mut roots_pem = Vec::new();
     for path in &settings.roots {
-        roots_pem.push(std::fs::read_to_string(path).map_err(|why| No::usage(format!("egress.roots: {} cannot be read: {why}", path.display())))?);
+        roots_pem.push(
+            std::fs::read_to_string(path).map_err(|why| No::usage(format!("egress.roots: {} cannot be read: {why}", path.display())))?,
+        );
     }
     let settings = EgressSettings {
         allow: settings.allow.clone(),

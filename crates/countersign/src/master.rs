@@ -21,7 +21,9 @@ const FORM: &str = "it takes 64 hexadecimal digits, such as `openssl rand -hex 3
 /// Where no key can be had: why, and what to do.
 pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
     match source {
-        MasterKeySource::Given(key) => MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}"))),
+        MasterKeySource::Given(key) => {
+            MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}")))
+        }
         MasterKeySource::Command(command) => by_command(command),
         MasterKeySource::File(path) => match std::fs::read_to_string(path) {
             Ok(text) => parse(path, &text),

@@ -32,7 +32,8 @@ impl Secrets {
             put(name, whole(std::fs::File::open(Path::new(path)), name)?)?;
         }
         for (name, variable) in pairs(&self.variables, "--secret-env", "VARIABLE")? {
-            let text = environment.get(variable).ok_or_else(|| No::usage(format!("the variable {variable} for the secret {name} is not set")))?;
+            let text =
+                environment.get(variable).ok_or_else(|| No::usage(format!("the variable {variable} for the secret {name} is not set")))?;
             put(name, text.clone())?;
         }
         if let Some(name) = &self.stdin {
@@ -54,7 +55,9 @@ impl Secrets {
 fn pairs<'a>(given: &'a [String], option: &str, what: &str) -> Result<Vec<(&'a str, &'a str)>, No> {
     let pair = |it: &'a String| {
         // What stands there instead of a pair may be the secret itself, so it is not repeated.
-        it.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty()).ok_or_else(|| No::usage(format!("{option} takes NAME={what}")))
+        it.split_once('=')
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+            .ok_or_else(|| No::usage(format!("{option} takes NAME={what}")))
     };
     given.iter().map(pair).collect()
 }
@@ -78,11 +81,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         std::fs::write(&path, "from a file\r\n").unwrap();
-        let asked = Secrets {
-            stdin: Some("a".into()),
-            files: vec![format!("b={}", path.display())],
-            variables: vec!["c=VARIABLE".into()],
-        };
+        let asked = Secrets { stdin: Some("a".into()), files: vec![format!("b={}", path.display())], variables: vec!["c=VARIABLE".into()] };
         let environment = Environment::from([("VARIABLE".to_owned(), "from=there".to_owned())]);
         let read = asked.read(&environment, &b"typed\n"[..]).unwrap();
         let shown: Vec<_> = read.iter().map(|(name, it)| (name.as_str(), it.reveal())).collect();

@@ -91,7 +91,10 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Client) -> Result<
                 application: client.application,
             };
             Ok(desk.say.result(&told, |it| {
-                format!("client_id      {}\nclient_secret  {}\n\nThe secret is told this once: it is kept as a hash only.", it.client_id, it.client_secret)
+                format!(
+                    "client_id      {}\nclient_secret  {}\n\nThe secret is told this once: it is kept as a hash only.",
+                    it.client_id, it.client_secret
+                )
             })?)
         }
         cli::Client::List { tenant: name } => {
@@ -113,7 +116,8 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Client) -> Result<
             let (name, application) = client.map(|it| (it.name, it.application)).unwrap_or_default();
             let told = Told { client_id, client_secret: secret.reveal().to_owned(), name, application };
             Ok(desk.say.result(&told, |it| {
-                let before = if keep_old { "The secret before works as well, until the next rotation." } else { "The secret before works no more." };
+                let before =
+                    if keep_old { "The secret before works as well, until the next rotation." } else { "The secret before works no more." };
                 format!("client_secret  {}\n\nThe secret is told this once. {before}", it.client_secret)
             })?)
         }

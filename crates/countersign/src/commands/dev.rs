@@ -6,7 +6,6 @@
 use super::{Desk, all_cores};
 use crate::cli;
 use crate::config::{Config, Environment, LogFormat};
-use crate::household::Household;
 use crate::logs;
 use crate::master::{make_folder, write_private};
 use crate::no::No;
@@ -70,7 +69,8 @@ pub fn run(desk: &Desk, command: cli::Dev) -> Result<(), No> {
         Some(folder) => folder,
         None => default_folder(&desk.environment),
     };
-    make_folder(&folder).map_err(|why| No::refused(format!("{} cannot be made: {why}", folder.display())).hint("name another folder with --data"))?;
+    make_folder(&folder)
+        .map_err(|why| No::refused(format!("{} cannot be made: {why}", folder.display())).hint("name another folder with --data"))?;
     let folder = folder.canonicalize().map_err(|why| No::refused(format!("{}: {why}", folder.display())))?;
     let file = folder.join(crate::config::FILE);
     if !file.exists() {
@@ -193,9 +193,8 @@ mod tests {
 
     #[test]
     fn a_trial_keeps_its_things_where_the_user_keeps_data() {
-        let folder = |pairs: &[(&str, &str)]| {
-            default_folder(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
-        };
+        let folder =
+            |pairs: &[(&str, &str)]| default_folder(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
         assert_eq!(folder(&[("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")]), Path::new("/data/countersign/dev"));
         assert_eq!(folder(&[("HOME", "/home/a"), ("XDG_DATA_HOME", "relative")]), Path::new("/home/a/.local/share/countersign/dev"));
         assert_eq!(folder(&[]), Path::new("countersign-dev"));

@@ -153,7 +153,11 @@ async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Repo
     look_at_clock(report).await;
     look_at_disk(&config.database, report);
     if !config.database.exists() {
-        report.warn("database", format!("{} is not there yet", config.database.display()), "the first start makes it, and the master key with it");
+        report.warn(
+            "database",
+            format!("{} is not there yet", config.database.display()),
+            "the first start makes it, and the master key with it",
+        );
         return;
     }
     let source = match &config.master_key {
@@ -193,12 +197,20 @@ async fn tenants(core: &Core, only: Option<&str>) -> Result<Vec<Tenant>, No> {
 async fn look_at_clock(report: &mut Report) {
     let (now, steady) = (SystemClock.now(), Instant::now());
     if !(EARLIEST..LATEST).contains(&now) {
-        return report.fail("clock", format!("it says {}", crate::say::moment(now)), "set it, and let NTP keep it: codes and tokens live by it");
+        return report.fail(
+            "clock",
+            format!("it says {}", crate::say::moment(now)),
+            "set it, and let NTP keep it: codes and tokens live by it",
+        );
     }
     tokio::time::sleep(CLOCK_WATCH).await;
     let (by_clock, by_machine) = (SystemClock.now().since(now), steady.elapsed());
     if by_clock.abs_diff(by_machine) > CLOCK_DRIFT {
-        return report.warn("clock", format!("it went {by_clock:?} while {by_machine:?} passed"), "see who sets it in steps (chronyc tracking)");
+        return report.warn(
+            "clock",
+            format!("it went {by_clock:?} while {by_machine:?} passed"),
+            "see who sets it in steps (chronyc tracking)",
+        );
     }
     report.ok("clock", format!("{}, and steady", crate::say::moment(now)));
 }
@@ -308,9 +320,15 @@ fn look_at_routes(tenant: &Tenant, providers: &[ProviderSettings], reached: &[St
         match (well.is_empty(), ill.is_empty()) {
             (false, true) => report.ok(check, format!("by {}", well.join(", then "))),
             (false, false) => {
-                report.warn(check, format!("works by {}, and not by {}", well.join(", "), ill.join(", ")), "mend the others before they are needed");
+                report.warn(
+                    check,
+                    format!("works by {}, and not by {}", well.join(", "), ill.join(", ")),
+                    "mend the others before they are needed",
+                );
             }
-            (true, _) => report.fail(check, format!("none of its providers works: {}", ill.join(", ")), "mend one, or add another to the route"),
+            (true, _) => {
+                report.fail(check, format!("none of its providers works: {}", ill.join(", ")), "mend one, or add another to the route")
+            }
         }
     }
 }

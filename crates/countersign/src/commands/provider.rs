@@ -139,7 +139,10 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
                 if all.is_empty() {
                     return format!("There is no provider yet. Make one:\n  countersign provider add {} NAME --preset VENDOR", tenant.name);
                 }
-                let rows: Vec<_> = all.iter().map(|it| [it.name.clone(), it.kind.clone(), it.channels(), it.secrets.join(", "), it.created_at.clone()]).collect();
+                let rows: Vec<_> = all
+                    .iter()
+                    .map(|it| [it.name.clone(), it.kind.clone(), it.channels(), it.secrets.join(", "), it.created_at.clone()])
+                    .collect();
                 table(["provider", "kind", "channels", "secrets", "since"], &rows)
             })?)
         }
@@ -173,7 +176,8 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
 async fn find(core: &Core, tenant: &Tenant, name: &str) -> Result<ProviderSettings, No> {
     let found = core.providers(tenant.id).await?.into_iter().find(|it| it.name == name);
     found.ok_or_else(|| {
-        No::refused(format!("{} has no provider {name}", tenant.name)).hint(format!("`countersign provider list {}` shows those that there are", tenant.name))
+        No::refused(format!("{} has no provider {name}", tenant.name))
+            .hint(format!("`countersign provider list {}` shows those that there are", tenant.name))
     })
 }
 

@@ -23,11 +23,15 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     refuse_dangers(&config)?;
     if command.check {
         let checked = Checked { settings: "ok", file: config.file.as_ref().map(|it| it.display().to_string()) };
-        return Ok(desk.say.result(&checked, |it| format!("{}: the settings are right, and safe to serve with.", it.file.as_deref().unwrap_or("Defaults")))?);
+        return Ok(desk.say.result(&checked, |it| {
+            format!("{}: the settings are right, and safe to serve with.", it.file.as_deref().unwrap_or("Defaults"))
+        })?);
     }
     logs::begin(&config.log);
     for name in &config.strangers {
-        tracing::warn!("{name} is no setting, and changes nothing. A cluster may have set it; if you did, look at `countersign serve --reference`");
+        tracing::warn!(
+            "{name} is no setting, and changes nothing. A cluster may have set it; if you did, look at `countersign serve --reference`"
+        );
     }
     let text = config.log.format == LogFormat::Text;
     let listen = config.server.listen;

@@ -91,20 +91,29 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Template) -> Resul
                 None if name == DEFAULT && client.is_none() => {
                     Shown { name, channel, client_id: None, wording: Wording::standard(channel), created_at: None }
                 }
-                None => return Err(No::refused(format!("there is no template {name} for {channel}")).hint("`countersign template list TENANT` shows those that there are")),
+                None => {
+                    return Err(No::refused(format!("there is no template {name} for {channel}"))
+                        .hint("`countersign template list TENANT` shows those that there are"));
+                }
             };
             Ok(desk.say.result(&found, Shown::text)?)
         }
         cli::Template::Remove { name, channel, client, .. } => {
             core.remove_template(tenant, client.as_deref(), &name, channel).await?;
-            Ok(desk.say.result(&Done { name, channel, done: "removed" }, |it| format!("The template {} for {} is removed.", it.name, it.channel))?)
+            Ok(desk.say.result(&Done { name, channel, done: "removed" }, |it| {
+                format!("The template {} for {} is removed.", it.name, it.channel)
+            })?)
         }
     }
 }
 
 fn read(path: &Path) -> Result<String, No> {
     let mut text = String::new();
-    let read = if path == Path::new("-") { std::io::stdin().read_to_string(&mut text).map(drop) } else { std::fs::read_to_string(path).map(|it| text = it) };
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(path).map(|it| text = it)
+    };
     read.map_err(|why| No::usage(format!("{} cannot be read: {why}", path.display())))?;
     Ok(text)
 }

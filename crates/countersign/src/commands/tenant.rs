@@ -74,14 +74,18 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Tenant) -> Result<
         cli::Tenant::Create { tenant: name, change } => {
             let shown_as = change.display_name.clone().unwrap_or_else(|| name.clone());
             let policy = with_rules(Policy::default(), &change.rules)?;
-            let senders = TenantChange { email_from: change.email_from.map(Some), sms_from: change.sms_from.map(Some), ..TenantChange::default() };
+            let senders =
+                TenantChange { email_from: change.email_from.map(Some), sms_from: change.sms_from.map(Some), ..TenantChange::default() };
             let mut made = core.create_tenant(&name, &shown_as, policy).await?;
             if senders.email_from.is_some() || senders.sms_from.is_some() {
                 made = core.change_tenant(made.id, senders).await?;
             }
             let shown = Shown::of(core, made).await?;
             Ok(desk.say.result(&shown, |it| {
-                format!("The tenant {0} is there. Next: an application that may call\n  countersign client create {0} \"My application\"", it.name)
+                format!(
+                    "The tenant {0} is there. Next: an application that may call\n  countersign client create {0} \"My application\"",
+                    it.name
+                )
             })?)
         }
         cli::Tenant::List => {
@@ -93,7 +97,10 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Tenant) -> Result<
                 if all.is_empty() {
                     return "There is no tenant yet. Make one:\n  countersign tenant create NAME".to_owned();
                 }
-                let rows: Vec<_> = all.iter().map(|it| [it.name.clone(), it.display_name.clone(), it.routes.len().to_string(), it.created_at.clone()]).collect();
+                let rows: Vec<_> = all
+                    .iter()
+                    .map(|it| [it.name.clone(), it.display_name.clone(), it.routes.len().to_string(), it.created_at.clone()])
+                    .collect();
                 table(["tenant", "shown as", "routes", "since"], &rows)
             })?)
         }
@@ -120,7 +127,8 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Tenant) -> Result<
 async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> {
     let (cli::Route::Add { tenant, .. } | cli::Route::Remove { tenant, .. } | cli::Route::List { tenant }) = &command;
     let mut tenant = core.tenant_named(tenant).await?;
-    let is_for = |route: &Route, channel, destination: &str| route.channel == channel && route.destination.eq_ignore_ascii_case(destination);
+    let is_for =
+        |route: &Route, channel, destination: &str| route.channel == channel && route.destination.eq_ignore_ascii_case(destination);
     match command {
         cli::Route::List { .. } => {}
         cli::Route::Add { channel, providers, destination, .. } => {
@@ -129,7 +137,8 @@ async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> 
             for name in &providers {
                 let found = known.iter().find(|it| it.name == *name);
                 let found = found.ok_or_else(|| {
-                    No::refused(format!("{} has no provider {name}", tenant.name)).hint(format!("`countersign provider list {}` shows those that there are", tenant.name))
+                    No::refused(format!("{} has no provider {name}", tenant.name))
+                        .hint(format!("`countersign provider list {}` shows those that there are", tenant.name))
                 })?;
                 legs.push(found.id);
             }
@@ -144,7 +153,8 @@ async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> 
             let before = tenant.routes.len();
             tenant.routes.retain(|it| !is_for(it, channel, &destination));
             if tenant.routes.len() == before {
-                return Err(No::refused("there is no such route").hint(format!("`countersign tenant route list {}` shows those that there are", tenant.name)));
+                return Err(No::refused("there is no such route")
+                    .hint(format!("`countersign tenant route list {}` shows those that there are", tenant.name)));
             }
             tenant = set_routes(core, tenant).await?;
         }
@@ -160,7 +170,11 @@ async fn set_routes(core: &Core, tenant: Tenant) -> Result<Tenant, No> {
 async fn shown_routes(core: &Core, tenant: &Tenant) -> Result<Vec<ShownRoute>, No> {
     let known = if tenant.routes.is_empty() { Vec::new() } else { core.providers(tenant.id).await? };
     let name = |id| known.iter().find(|it| it.id == id).map_or_else(|| format!("{id}"), |it| it.name.clone());
-    let shown = |it: &Route| ShownRoute { channel: it.channel, destination: it.destination.clone(), providers: it.legs.iter().copied().map(name).collect() };
+    let shown = |it: &Route| ShownRoute {
+        channel: it.channel,
+        destination: it.destination.clone(),
+        providers: it.legs.iter().copied().map(name).collect(),
+    };
     Ok(tenant.routes.iter().map(shown).collect())
 }
 
@@ -186,7 +200,9 @@ pub fn given_or_taken(given: Option<String>, taken: bool) -> Option<Option<Strin
 /// The policy with some rules changed. Their types are those of the policy itself.
 fn with_rules(policy: Policy, changes: &[String]) -> Result<Policy, No> {
     let broken = |why: serde_json::Error| No::usage(format!("the policy cannot be so: {why}"));
-    let Value::Object(mut rules) = serde_json::to_value(policy).map_err(broken)? else { return Err(No::usage("a policy is a list of rules")) };
+    let Value::Object(mut rules) = serde_json::to_value(policy).map_err(broken)? else {
+        return Err(No::usage("a policy is a list of rules"));
+    };
     for change in changes {
         let (rule, text) = pair(change, "--set")?;
         let Some(before) = rules.get(rule) else {
@@ -194,7 +210,9 @@ fn with_rules(policy: Policy, changes: &[String]) -> Result<Policy, No> {
             return Err(No::usage(format!("there is no rule {rule}; a policy has {}", known.join(", "))));
         };
         let value = match before {
-            Value::Number(_) => text.parse::<u64>().map(Value::from).map_err(|_| No::usage(format!("{rule} takes a whole number, not {text}")))?,
+            Value::Number(_) => {
+                text.parse::<u64>().map(Value::from).map_err(|_| No::usage(format!("{rule} takes a whole number, not {text}")))?
+            }
             Value::Array(_) => text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Value::from).collect(),
             _ if text.is_empty() => Value::Null,
             _ => Value::from(text),
@@ -211,7 +229,8 @@ mod tests {
     #[test]
     fn rules_are_changed_by_name_and_the_others_stay() {
         let policy = with_rules(Policy::default(), &["code_lifetime_s=120".into(), "countries=44, 1".into(), "region=GB".into()]).unwrap();
-        let expected = Policy { code_lifetime_s: 120, countries: vec!["44".into(), "1".into()], region: Some("GB".into()), ..Policy::default() };
+        let expected =
+            Policy { code_lifetime_s: 120, countries: vec!["44".into(), "1".into()], region: Some("GB".into()), ..Policy::default() };
         assert_eq!(policy, expected);
         let back = with_rules(policy, &["countries=".into(), "region=".into(), "code_lifetime_s=300".into()]).unwrap();
         assert_eq!(back, Policy::default());
@@ -219,9 +238,12 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_none_or_has_no_such_value_is_refused() {
-        for (change, told) in
-            [("code_lifetime=1", "a policy has "), ("attempts=many", "whole number"), ("attempts=0", "cannot be so"), ("attempts", "NAME=VALUE")]
-        {
+        for (change, told) in [
+            ("code_lifetime=1", "a policy has "),
+            ("attempts=many", "whole number"),
+            ("attempts=0", "cannot be so"),
+            ("attempts", "NAME=VALUE"),
+        ] {
             let no = with_rules(Policy::default(), &[change.into()]).unwrap_err();
             assert!(no.to_string().contains(told), "{change}: {no}");
         }
