@@ -90,7 +90,7 @@ fn no_runtime(why: io::Error) -> No {
 }
 
 impl From<io::Error> for No {
-    /// Only printing ends so: whoever listened went away.
+    /// Only printing ends so: a full disk, most likely.
     fn from(why: io::Error) -> Self {
         Self::unavailable(format!("the result cannot be printed: {why}"))
     }

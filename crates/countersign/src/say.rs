@@ -21,7 +21,7 @@ impl Say {
     /// Tells `result` to a machine, or what `text` makes of it to a person.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// When it cannot be written.
     pub fn result<T: Serialize>(self, result: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         match self {
             Self::Json => print(&serde_json::to_string(result).map_err(io::Error::other)?),
@@ -33,11 +33,14 @@ impl Say {
 /// Prints a text and the end of its line.
 ///
 /// # Errors
-/// When nobody listens.
+/// When it cannot be written. A reader that has seen enough is none.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // `… | head` has seen enough.
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told,
+    }
 }
 
 /// Columns that stand below their names. A last column is as wide as it is.

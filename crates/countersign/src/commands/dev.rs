@@ -98,11 +98,12 @@ pub fn run(desk: &Desk, command: cli::Dev) -> Result<(), No> {
             client_secret: client.client_secret,
             inbox_url: format!("{base_url}/inbox"),
         };
-        Ok(match say {
-            Say::Json => print(&serde_json::to_string(&ready).map_err(io::Error::other)?)?,
-            Say::Text if quiet => print(&format!("Countersign is at {base_url}"))?,
-            Say::Text => print(&banner(&ready, &file))?,
-        })
+        let text = match say {
+            Say::Json => serde_json::to_string(&ready).map_err(io::Error::other)?,
+            Say::Text if quiet => format!("Countersign is at {base_url}"),
+            Say::Text => banner(&ready, &file),
+        };
+        Ok(print(&text)?)
     }))
 }
 

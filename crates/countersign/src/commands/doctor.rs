@@ -113,7 +113,7 @@ impl Report {
 pub fn run(desk: &Desk, command: &cli::Doctor) -> Result<(), No> {
     logs::begin_for_commands();
     let mut report = Report::default();
-    match desk.file.as_deref().map_or_else(|| Config::read(None, &desk.environment), |file| Config::read(Some(file), &desk.environment)) {
+    match Config::read(desk.file.as_deref(), &desk.environment) {
         Ok(config) => {
             look_at_settings(&config, &mut report);
             one_thread()?.block_on(look_at_house(&config, command, &mut report));
@@ -221,10 +221,12 @@ fn look_at_disk(database: &Path, report: &mut Report) {
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             let found = format!("{} MiB free for {}", free >> 20, folder.display());
-            match free {
-                ..NO_DISK_BYTES => report.fail("disk", found, "make room: a database without room refuses every code"),
-                ..LITTLE_DISK_BYTES => report.warn("disk", found, "make room before it is needed"),
-                _ => report.ok("disk", found),
+            if free < NO_DISK_BYTES {
+                report.fail("disk", found, "make room: a database without room refuses every code");
+            } else if free < LITTLE_DISK_BYTES {
+                report.warn("disk", found, "make room before it is needed");
+            } else {
+                report.ok("disk", found);
             }
         }
         Err(rustix::io::Errno::NOENT) => report.warn("disk", format!("{} is not there yet", folder.display()), "the first start makes it"),
