@@ -244,6 +244,14 @@ impl Egress {
         }
     }
 
+    /// Whether `host` may be called, as far as that can be told without asking anybody: where it is an address.
+    ///
+    /// # Errors
+    /// [`EgressError::Barred`].
+    pub fn check_host(&self, host: &str, reach: Reach) -> Result<(), EgressError> {
+        literal(host)?.map_or(Ok(()), |ip| self.0.guard.judge("the address", ip, reach))
+    }
+
     fn reach(&self, url: &Url) -> Result<Reach, EgressError> {
         match url.scheme() {
             "https" => Ok(Reach::Public),
@@ -333,11 +341,9 @@ impl Egress {
     /// # Errors
     /// [`EgressError::Tls`].
     pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, EgressError> {
-        let name = match Host::parse(host) {
-            Ok(Host::Domain(name)) => ServerName::try_from(bare(&name).to_owned()).ok(),
-            Ok(Host::Ipv4(ip)) => Some(ServerName::from(IpAddr::from(ip))),
-            Ok(Host::Ipv6(ip)) => Some(ServerName::from(IpAddr::from(ip))),
-            Err(_) => host.parse::<IpAddr>().ok().map(ServerName::from),
+        let name = match literal(host)? {
+            Some(ip) => Some(ServerName::from(ip)),
+            None => ServerName::try_from(bare(host).to_owned()).ok(),
         };
         let name = name.ok_or_else(|| EgressError::Tls("the host has no name that a certificate could hold".into()))?;
         match timeout(self.0.connect_within, TlsConnector::from(self.0.tls.clone()).connect(name, stream)).await {
@@ -381,14 +387,7 @@ struct Rules {
 
 impl Guard {
     async fn resolve(&self, host: &str, port: u16, reach: Reach) -> Result<Vec<SocketAddr>, EgressError> {
-        let literal = match Host::parse(host) {
-            Ok(Host::Ipv4(ip)) => Some(IpAddr::from(ip)),
-            Ok(Host::Ipv6(ip)) => Some(IpAddr::from(ip)),
-            Ok(Host::Domain(_)) => None,
-            // An IPv6 address without brackets is no host of a URL, but is one in the settings of SMTP.
-            Err(_) => Some(host.parse().map_err(|_| EgressError::Barred("the host is neither a name nor an address".into()))?),
-        };
-        if let Some(ip) = literal {
+        if let Some(ip) = literal(host)? {
             self.judge("the address", ip, reach)?;
             return Ok(vec![(ip, port).into()]);
         }
@@ -421,6 +420,17 @@ impl Guard {
                 "{who} is public, and would be called without TLS, which the operator has not allowed (egress.allow_plain_http)"
             ))),
         }
+    }
+}
+
+/// The address that a host is, unless it is a name. All spellings that a URL knows count: `0x7f000001` is loopback.
+fn literal(host: &str) -> Result<Option<IpAddr>, EgressError> {
+    match Host::parse(host) {
+        Ok(Host::Ipv4(ip)) => Ok(Some(ip.into())),
+        Ok(Host::Ipv6(ip)) => Ok(Some(ip.into())),
+        Ok(Host::Domain(_)) => Ok(None),
+        // An IPv6 address without brackets is no host of a URL, but is one in the settings of SMTP.
+        Err(_) => host.parse().map(Some).map_err(|_| EgressError::Barred("the host is neither a name nor an address".into())),
     }
 }
 
@@ -559,8 +569,13 @@ fn told(error: &reqwest::Error, host: &str) -> EgressError {
     }
 }
 
+/// TLS fails as an error of input and output, sometimes as one within another.
 fn tls_told(error: &io::Error) -> Option<String> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+    let inner = error.get_ref()?;
+    if let Some(inner) = inner.downcast_ref::<io::Error>() {
+        return tls_told(inner);
+    }
+    match inner.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(why) => Some(format!("the certificate is not good: {}", certificate_told(why))),
         rustls::Error::AlertReceived(alert) => Some(format!("the other side said {alert:?}")),
         _ => Some("the other side does not speak TLS as we do".into()),
@@ -763,7 +778,7 @@ mod tests {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port that is free again").port();
         let told = egress.send(to(&format!("http://127.0.0.1:{gone}/?to=%2B15555550100")), SHORT, 100).await;
         assert_eq!(told.map(|_| ()), Err(EgressError::Unreachable("connection refused".into())));
-        let plain = Stub::answering("HTTP/1.1 400 no\r\n\r\n").await;
+        let plain = Stub::greeting("220 mail.example ESMTP\r\n").await;
         let told = egress.send(to(&format!("https://127.0.0.1:{}/", plain.port())), SHORT, 100).await;
         assert!(matches!(&told, Err(EgressError::Tls(_))), "{told:?}");
     }

@@ -1,7 +1,123 @@
 //! Who carries it: the one door out, and the carriers of messages.
+//!
+//! [`Fleet`] makes providers out of their settings, one kind a file: [`http`] (a request made from templates; [`presets`]
+//! has ready settings for some vendors), [`smtp`], and [`inbox`] for development. All of them leave by [`egress`].
+//! [`pen`] fills in the words before anything is carried.
 
 pub mod egress;
+pub mod http;
+pub mod inbox;
 pub mod pen;
+pub mod presets;
+pub mod smtp;
 #[cfg(test)]
 mod stub;
 mod template;
+
+use countersign_core::nouns::provider::ProviderSettings;
+use countersign_core::ports::{Carriers, Clock, Provider};
+use countersign_core::words::address::Channel;
+use countersign_core::words::secret::Secret;
+use egress::Egress;
+use inbox::Tray;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Makes providers of the kinds `http`, `smtp` and `inbox`.
+#[derive(Clone)]
+pub struct Fleet {
+    egress: Egress,
+    clock: Arc<dyn Clock>,
+    tray: Option<Tray>,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fleet(…)")
+    }
+}
+
+impl Fleet {
+    /// A fleet that leaves by `egress`. Without a tray it refuses providers of kind `inbox`, as production does.
+    #[must_use]
+    pub fn new(egress: Egress, clock: Arc<dyn Clock>, tray: Option<Tray>) -> Self {
+        Self { egress, clock, tray }
+    }
+}
+
+impl Carriers for Fleet {
+    fn build(&self, settings: &ProviderSettings, secrets: BTreeMap<String, Secret>) -> Result<Provider, String> {
+        let carries = |kind: &str, known: &[Channel]| match settings.channels.iter().find(|it| !known.contains(it)) {
+            Some(channel) => Err(format!("a provider of kind {kind} cannot serve the channel {channel}")),
+            None => Ok(()),
+        };
+        match settings.kind.as_str() {
+            "http" => {
+                carries("http", &Channel::CARRIED)?;
+                let it = http::Http::build(&settings.settings, &secrets, self.egress.clone(), self.clock.clone())?;
+                Ok(Provider::Sends(Box::new(it)))
+            }
+            "smtp" => {
+                carries("smtp", &[Channel::Email])?;
+                let it = smtp::Smtp::build(&settings.settings, &secrets, self.egress.clone())?;
+                Ok(Provider::Sends(Box::new(it)))
+            }
+            "inbox" => {
+                carries("inbox", &Channel::CARRIED)?;
+                let tray = self
+                    .tray
+                    .clone()
+                    .ok_or("providers of kind inbox show messages instead of sending them, and this server does not allow them")?;
+                Ok(Provider::Sends(Box::new(tray)))
+            }
+            other => Err(format!("the kind is `{other}`; it takes http, smtp or inbox")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_core::ports::test::{Script, Still};
+    use countersign_core::words::id::ProviderId;
+    use countersign_core::words::time::Timestamp;
+    use serde_json::json;
+
+    fn build(fleet: &Fleet, kind: &str, channels: &[Channel], settings: serde_json::Value) -> Result<Provider, String> {
+        let now = Timestamp::from_millis(0);
+        let settings = ProviderSettings {
+            id: ProviderId::new(now, &Script::default()),
+            name: "one".into(),
+            channels: channels.to_vec(),
+            kind: kind.into(),
+            settings,
+            secrets: BTreeMap::new(),
+            created_at: now,
+        };
+        fleet.build(&settings, BTreeMap::new())
+    }
+
+    #[test]
+    fn an_inbox_is_built_only_where_the_operator_allows_it() {
+        let clock = Arc::new(Still::at(Timestamp::from_millis(0)));
+        let production = Fleet::new(stub::loopback(), clock.clone(), None);
+        let development = Fleet::new(stub::loopback(), clock.clone(), Some(Tray::new(clock)));
+        assert!(build(&production, "inbox", &[Channel::Sms], json!({})).unwrap_err().contains("does not allow"));
+        assert!(build(&development, "inbox", &Channel::CARRIED, json!({})).is_ok());
+    }
+
+    #[test]
+    fn a_kind_serves_the_channels_that_it_can() {
+        let fleet = Fleet::new(stub::loopback(), Arc::new(Still::at(Timestamp::from_millis(0))), None);
+        let smtp = || json!({"host": "mail.example.com", "from": "a@example.com"});
+        assert!(build(&fleet, "smtp", &[Channel::Email], smtp()).is_ok());
+        assert_eq!(
+            build(&fleet, "smtp", &[Channel::Email, Channel::Sms], smtp()).unwrap_err(),
+            "a provider of kind smtp cannot serve the channel sms"
+        );
+        assert!(build(&fleet, "http", &[Channel::Sms, Channel::Voice, Channel::Email], json!({"url": "https://example.com/"})).is_ok());
+        assert!(build(&fleet, "http", &[Channel::Totp], json!({"url": "https://example.com/"})).is_err());
+        assert_eq!(build(&fleet, "htpp", &[], json!({})).unwrap_err(), "the kind is `htpp`; it takes http, smtp or inbox");
+    }
+}

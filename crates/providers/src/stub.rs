@@ -1,7 +1,9 @@
 //! Servers for tests: they answer as they are told, on loopback, and remember what they were asked.
 
-use crate::egress::Lookup;
+use crate::egress::{Egress, EgressSettings, Lookup};
 use countersign_core::ports::Pending;
+use countersign_core::words::address::{Address, Channel, EmailAddress, PhoneNumber};
+use countersign_core::words::wording::Message;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -21,6 +23,7 @@ pub(crate) struct Stub {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
+    Greet,
     Next,
     Hang,
     Close,
@@ -39,6 +42,11 @@ impl Stub {
     /// Says `answer` and hangs up.
     pub(crate) async fn closing(answer: &str) -> Self {
         Self::start(answer, Then::Close).await
+    }
+
+    /// Says `answer` before it is asked, and hangs up when it is.
+    pub(crate) async fn greeting(answer: &str) -> Self {
+        Self::start(answer, Then::Greet).await
     }
 
     async fn start(answer: &str, then: Then) -> Self {
@@ -77,6 +85,11 @@ impl Drop for Stub {
 
 async fn serve(mut stream: TcpStream, answer: Arc<String>, then: Then, note: Arc<Mutex<Vec<String>>>) {
     let mut bytes = Vec::new();
+    if then == Then::Greet {
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.read_buf(&mut bytes).await;
+        return;
+    }
     loop {
         let Some(end) = request_end(&bytes) else {
             match stream.read_buf(&mut bytes).await {
@@ -90,7 +103,7 @@ async fn serve(mut stream: TcpStream, answer: Arc<String>, then: Then, note: Arc
             return;
         }
         match then {
-            Then::Next => {}
+            Then::Next | Then::Greet => {}
             Then::Hang => tokio::time::sleep(Duration::from_secs(60)).await,
             Then::Close => return,
         }
@@ -118,4 +131,27 @@ impl Lookup for Names {
         let found = self.0.get(&key).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         Box::pin(async move { found })
     }
+}
+
+/// A door that lets out to loopback.
+pub(crate) fn loopback() -> Egress {
+    let settings = EgressSettings { allow: vec!["127.0.0.0/8".parse().expect("a network")], ..EgressSettings::default() };
+    Egress::new(settings).expect("good settings")
+}
+
+pub(crate) fn phone() -> Address {
+    Address::Phone(PhoneNumber::parse("+1 555 555 0100", None).expect("a number that could exist"))
+}
+
+/// A text message.
+pub(crate) fn text(text: &str) -> Message {
+    let code = "523471".into();
+    Message { channel: Channel::Sms, to: phone(), from: None, subject: None, text: text.into(), html: None, code }
+}
+
+/// A letter.
+pub(crate) fn email(text: &str) -> Message {
+    let to = Address::Email(EmailAddress::parse("jdoe@example.com").expect("an address"));
+    let code = "523471".into();
+    Message { channel: Channel::Email, to, from: None, subject: Some("Your code".into()), text: text.into(), html: None, code }
 }
