@@ -45,6 +45,16 @@ pub struct Told {
 }
 
 impl Told {
+    /// What `provider` does from now on.
+    pub fn tell(&self, provider: &str, does: Does) {
+        self.does.lock().unwrap().insert(provider.into(), does);
+    }
+
+    /// The messages that were carried, each with who carried it.
+    pub fn messages(&self) -> Vec<(String, Arc<Message>)> {
+        self.carried.lock().unwrap().iter().map(|(name, _, message)| (name.clone(), message.clone())).collect()
+    }
+
     /// The texts that were carried.
     pub fn texts(&self) -> Vec<String> {
         self.carried.lock().unwrap().iter().map(|(_, _, message)| message.text.clone()).collect()
@@ -94,7 +104,8 @@ impl Pen for Plain {
     }
 }
 
-struct Runtime;
+/// Tasks on tokio.
+pub struct Runtime;
 
 impl Tasks for Runtime {
     fn detach(&self, work: Pending<'static, ()>) {
@@ -180,7 +191,7 @@ impl House {
     }
 
     pub fn provider(&self, name: &str, does: Does) {
-        self.told.does.lock().unwrap().insert(name.into(), does);
+        self.told.tell(name, does);
     }
 
     pub fn pass(&self, seconds: u64) {

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod doors;
 mod house;
+mod transcripts;
 mod verbs;
 mod walls;
+mod world;

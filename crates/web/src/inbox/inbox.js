@@ -27,9 +27,10 @@ async function refresh() {
     article.classList.add("new");
   }
   if (come.length > 0) {
-    const [{ firstElementChild }] = come;
+    // With the time: what is said twice in the same words is not announced again.
+    const [newest] = come;
     const more = come.length > 1 ? `, and ${come.length - 1} more` : "";
-    heard.textContent = `${firstElementChild.querySelector("h2").textContent}${more}`;
+    heard.textContent = `${newest.querySelector("h2").textContent}, ${newest.querySelector("time").textContent}${more}`;
   }
 }
 

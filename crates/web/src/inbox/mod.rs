@@ -50,6 +50,7 @@ pub(crate) fn doors(at: &str) -> Router<Arc<Hall>> {
         .route(&door("/events"), get(follow))
         .route(&door("/inbox.js"), get(script))
         .route(&door("/inbox.css"), get(style))
+        .route(&door("/icon.svg"), get(icon))
         .route(&door("/{id}/html"), get(letter))
 }
 
@@ -166,6 +167,10 @@ async fn style(_: Open) -> Response {
     file("text/css; charset=utf-8", PAGE_POLICY, include_str!("inbox.css").to_owned())
 }
 
+async fn icon(_: Open) -> Response {
+    file("image/svg+xml", PAGE_POLICY, include_str!("icon.svg").to_owned())
+}
+
 fn file(kind: &'static str, policy: &'static str, body: String) -> Response {
     let headers = [
         (CONTENT_TYPE, kind),
@@ -226,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn without_an_inbox_its_paths_lead_nowhere() {
         let house = TestHouse::with(|house| House { inbox: None, ..house }).await;
-        for path in ["/inbox", "/inbox/events", "/inbox/inbox.js", "/inbox/inbox.css", "/inbox/dlv_1/html"] {
+        for path in ["/inbox", "/inbox/events", "/inbox/inbox.js", "/inbox/inbox.css", "/inbox/icon.svg", "/inbox/dlv_1/html"] {
             assert_eq!(house.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
         }
         let house = TestHouse::new().await;

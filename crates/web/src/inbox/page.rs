@@ -44,7 +44,7 @@ impl Letter {
             kind: match message.channel {
                 Channel::Sms => "Text message",
                 Channel::Voice => "Call",
-                Channel::Email => "Letter",
+                Channel::Email => "E-mail",
                 Channel::Totp => "Authenticator",
             },
             to: message.to.reveal().to_owned(),
@@ -80,7 +80,7 @@ impl InboxPage {
         let mail = Letter {
             id: "dlv_0190163d8694739b9c3e0e2f1a7b5c12".into(),
             time: "11:58:31".into(),
-            kind: "Letter",
+            kind: "E-mail",
             to: "jdoe@example.com".into(),
             subject: Some("190204 is your Example verification code".into()),
             text: "Your verification code is 190204\n\nIt is valid for 5 minutes and can be used once.".into(),
