@@ -245,6 +245,11 @@ async fn look_at_database(home: &Household, report: &mut Report) {
         }
         Err(why) => report.fail("database", why.to_string(), "see whether another program holds the file, and whether the disk is full"),
     }
+    match home.store.inspect().await {
+        Ok(damage) if damage.is_empty() => report.ok("integrity", "no damage found"),
+        Ok(damage) => report.fail("integrity", damage.join("; "), "stop the server, keep the file as it is, and put a backup in its place"),
+        Err(why) => report.fail("integrity", why.to_string(), "see whether the disk can be read"),
+    }
 }
 
 async fn look_at_tenants(core: &Core, tenants: &[Tenant], report: &mut Report) {
