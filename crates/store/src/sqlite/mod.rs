@@ -174,6 +174,19 @@ impl Sqlite {
         self.desk.counters.stats(self.desk.queue.len())
     }
 
+    /// Looks through the whole database for damage, and gives what it found. One reader is busy with it for as long as it
+    /// takes to read the file.
+    ///
+    /// # Errors
+    /// The fault that kept it from looking.
+    pub fn inspect(&self) -> Pending<'static, Result<Vec<String>, Fault>> {
+        self.read(|reader| {
+            let mut look = reader.connection.prepare("PRAGMA quick_check(10)")?;
+            let found = look.query_map((), |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            Ok(found.into_iter().filter(|it| it != "ok").collect())
+        })
+    }
+
     /// Asks a reader. The question is on its way when this returns.
     fn read<T: Send + 'static>(
         &self,

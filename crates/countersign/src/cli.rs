@@ -1,0 +1,461 @@
+//! The command line: what can be said, and how it is explained. What it does is in [`crate::commands`].
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use countersign_core::words::address::Channel;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What scripts may rely on.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused, or found wrong: trying again changes nothing
+  2  the command line or a setting is wrong
+  3  something that is needed is away, such as the database or a port: trying again may help
+
+Secrets are never arguments, for arguments can be seen by everybody on the machine and stay in shell histories.";
+
+/// A second factor for any application, from one server that you run yourself.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The settings file; ./countersign.toml when it is there and none is named (also COUNTERSIGN_CONFIG)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Try it: everything embedded, a demo tenant, and an inbox page instead of real messages
+    Dev(Dev),
+    /// Run the server
+    Serve(Serve),
+    /// Tenants: organisations with their own policy, senders and routes
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Clients: the applications that call the API
+    #[command(subcommand)]
+    Client(Client),
+    /// Providers: who carries messages
+    #[command(subcommand)]
+    Provider(Provider),
+    /// Templates: a tenant's own words
+    #[command(subcommand)]
+    Template(Template),
+    /// Users: the people
+    #[command(subcommand)]
+    User(User),
+    /// Look for what is wrong: settings, files, database, keys, clock, routes and providers
+    Doctor(Doctor),
+    /// Print completions for a shell, for its own folder of completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `dev`.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json, one line is printed once it is ready:\n  \
+    {\"base_url\",\"tenant\",\"token_url\",\"client_id\",\"client_secret\",\"inbox_url\"}")]
+pub struct Dev {
+    /// The loopback address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The folder that keeps everything between two starts [default: countersign/dev in your data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Check the settings, and do not run
+    #[arg(long)]
+    pub check: bool,
+    /// Print the reference: all settings with their defaults, as a file to begin with
+    #[arg(long, conflicts_with = "check")]
+    pub reference: bool,
+}
+
+/// `tenant …`.
+#[derive(Debug, Subcommand)]
+pub enum Tenant {
+    /// Make a tenant
+    Create {
+        /// What commands call it: a-z, 0-9 and -
+        tenant: String,
+        #[command(flatten)]
+        change: TenantChange,
+    },
+    /// List all tenants
+    List,
+    /// Show a tenant with its policy, senders and routes
+    Show {
+        /// Which tenant
+        tenant: String,
+    },
+    /// Change a tenant
+    Set {
+        /// Which tenant
+        tenant: String,
+        #[command(flatten)]
+        change: TenantChange,
+    },
+    /// Which providers carry what, and in which order
+    #[command(subcommand)]
+    Route(Route),
+}
+
+/// What `tenant create` and `tenant set` can say about a tenant.
+#[derive(Debug, Args)]
+pub struct TenantChange {
+    /// What people read in messages
+    #[arg(long, value_name = "TEXT")]
+    pub display_name: Option<String>,
+    /// A rule of its policy, such as code_lifetime_s=120 or countries=44,1; `tenant show` lists them
+    #[arg(long = "set", value_name = "RULE=VALUE")]
+    pub rules: Vec<String>,
+    /// Who its letters are from: `Name <address>`
+    #[arg(long, value_name = "MAILBOX")]
+    pub email_from: Option<String>,
+    /// Let the provider say who letters are from
+    #[arg(long, conflicts_with = "email_from")]
+    pub no_email_from: bool,
+    /// Who its texts are from: a number, a short code, or up to 11 letters and digits
+    #[arg(long, value_name = "SENDER")]
+    pub sms_from: Option<String>,
+    /// Let the provider say who texts are from
+    #[arg(long, conflicts_with = "sms_from")]
+    pub no_sms_from: bool,
+}
+
+/// `tenant route …`.
+#[derive(Debug, Subcommand)]
+pub enum Route {
+    /// Make a route, or change the one for the same channel and destination
+    Add {
+        /// Which tenant
+        tenant: String,
+        /// sms, voice or email
+        #[arg(value_parser = carried)]
+        channel: Channel,
+        /// The providers, first choice first; the next is tried when one refuses or is away
+        #[arg(required = true)]
+        providers: Vec<String>,
+        /// Only for numbers that begin so (+91), or for addresses of this domain (example.com)
+        #[arg(long = "for", value_name = "DESTINATION", default_value = "")]
+        destination: String,
+    },
+    /// Remove a route
+    Remove {
+        /// Which tenant
+        tenant: String,
+        /// sms, voice or email
+        #[arg(value_parser = carried)]
+        channel: Channel,
+        /// The destination that it is for
+        #[arg(long = "for", value_name = "DESTINATION", default_value = "")]
+        destination: String,
+    },
+    /// List the routes of a tenant
+    List {
+        /// Which tenant
+        tenant: String,
+    },
+}
+
+/// `client …`.
+#[derive(Debug, Subcommand)]
+pub enum Client {
+    /// Make a client, and print its id and its secret, which is told only once
+    Create {
+        /// Which tenant
+        tenant: String,
+        /// What people call it
+        name: String,
+        /// Its client_id, when it has one from elsewhere; drawn otherwise
+        #[arg(long)]
+        client_id: Option<String>,
+        /// The registration under which its users are named; drawn otherwise
+        #[arg(long)]
+        application: Option<String>,
+        /// Who its letters are from, instead of the tenant: `Name <address>`
+        #[arg(long, value_name = "MAILBOX")]
+        email_from: Option<String>,
+        /// The secret called `client_secret`, when it has one from elsewhere; drawn otherwise
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// List the clients of a tenant
+    List {
+        /// Which tenant
+        tenant: String,
+    },
+    /// Change a client
+    Set {
+        /// Which tenant
+        tenant: String,
+        /// Its client_id
+        client_id: String,
+        /// What people call it
+        #[arg(long)]
+        name: Option<String>,
+        /// Who its letters are from, instead of the tenant: `Name <address>`
+        #[arg(long, value_name = "MAILBOX")]
+        email_from: Option<String>,
+        /// Let its letters be from the tenant's sender
+        #[arg(long, conflicts_with = "email_from")]
+        no_email_from: bool,
+    },
+    /// Draw another secret for a client, and print it, once
+    Rotate {
+        /// Which tenant
+        tenant: String,
+        /// Its client_id
+        client_id: String,
+        /// Let the secret before work as well, until the next rotation
+        #[arg(long)]
+        keep_old: bool,
+    },
+    /// Switch a client off: it gets no tokens, and those it has stop working
+    Disable {
+        /// Which tenant
+        tenant: String,
+        /// Its client_id
+        client_id: String,
+    },
+    /// Switch a client on again
+    Enable {
+        /// Which tenant
+        tenant: String,
+        /// Its client_id
+        client_id: String,
+    },
+    /// Remove a client, and with it the way to its users' devices
+    Remove {
+        /// Which tenant
+        tenant: String,
+        /// Its client_id
+        client_id: String,
+    },
+}
+
+/// `provider …`.
+#[derive(Debug, Subcommand)]
+pub enum Provider {
+    /// List the vendors whose interface is known, and what each needs
+    Presets,
+    /// Make a provider, or change the one of this name; secrets that are not given again stay
+    Add {
+        /// Which tenant
+        tenant: String,
+        /// What commands call it: a-z, 0-9 and -
+        provider: String,
+        /// What it serves: sms, voice, email; more than one with commas [default: those of the preset]
+        #[arg(long = "channel", value_name = "CHANNEL", value_delimiter = ',', value_parser = carried)]
+        channels: Vec<Channel>,
+        /// A vendor whose interface is known; `provider presets` lists them
+        #[arg(long, value_name = "VENDOR", conflicts_with_all = ["kind", "file"])]
+        preset: Option<String>,
+        /// http, smtp or inbox
+        #[arg(long, default_value = "http")]
+        kind: String,
+        /// The settings of its kind, as JSON or TOML
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// An option of the preset, or a setting over those of the file: host=smtp.example.com
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        secrets: Secrets,
+    },
+    /// List the providers of a tenant
+    List {
+        /// Which tenant
+        tenant: String,
+    },
+    /// Show the settings of a provider; secrets by name only
+    Show {
+        /// Which tenant
+        tenant: String,
+        /// Which provider
+        provider: String,
+    },
+    /// See whether a provider can be reached, or send a test message by it
+    Test {
+        /// Which tenant
+        tenant: String,
+        /// Which provider
+        provider: String,
+        /// Send a message without a code to this number or address
+        #[arg(long, value_name = "TO")]
+        send: Option<String>,
+        /// The channel of the message, when the provider serves more than one
+        #[arg(long, value_parser = carried, requires = "send")]
+        channel: Option<Channel>,
+    },
+    /// Remove a provider that no route names
+    Remove {
+        /// Which tenant
+        tenant: String,
+        /// Which provider
+        provider: String,
+    },
+}
+
+/// `template …`.
+#[derive(Debug, Subcommand)]
+pub enum Template {
+    /// Make a template, or change the one of this name
+    Put {
+        /// Which tenant
+        tenant: String,
+        /// What requests call it (templateName); `default` for those that name none
+        name: String,
+        /// sms, voice or email
+        #[arg(value_parser = carried)]
+        channel: Channel,
+        /// The file with the text; - is standard input
+        #[arg(long, value_name = "FILE")]
+        text: PathBuf,
+        /// The file with the same as HTML, for letters
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// The subject of a letter
+        #[arg(long)]
+        subject: Option<String>,
+        /// Only for the client with this client_id
+        #[arg(long, value_name = "CLIENT_ID")]
+        client: Option<String>,
+    },
+    /// List the templates of a tenant
+    List {
+        /// Which tenant
+        tenant: String,
+    },
+    /// Show the words of a template, or the standard ones of a channel where it has no `default`
+    Show {
+        /// Which tenant
+        tenant: String,
+        /// Its name
+        name: String,
+        /// sms, voice or email
+        #[arg(value_parser = carried)]
+        channel: Channel,
+        /// The one of the client with this client_id
+        #[arg(long, value_name = "CLIENT_ID")]
+        client: Option<String>,
+    },
+    /// Remove a template
+    Remove {
+        /// Which tenant
+        tenant: String,
+        /// Its name
+        name: String,
+        /// sms, voice or email
+        #[arg(value_parser = carried)]
+        channel: Channel,
+        /// The one of the client with this client_id
+        #[arg(long, value_name = "CLIENT_ID")]
+        client: Option<String>,
+    },
+}
+
+/// `user …`.
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Clear a person's wrong codes, so that a locked factor opens
+    Unlock {
+        /// Which tenant
+        tenant: String,
+        /// The client_id of the application that knows the person
+        client_id: String,
+        /// What the application calls the person
+        login: String,
+        /// sms, voice, email or totp; all of them when absent
+        #[arg(long, value_parser = any_channel)]
+        channel: Option<Channel>,
+    },
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Only this tenant's routes and providers
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Also send a message without a code to this number or address, along the route that a code would take
+    #[arg(long, value_name = "TO", requires_all = ["channel", "tenant"])]
+    pub send: Option<String>,
+    /// The channel of the message
+    #[arg(long, value_parser = carried, requires = "send")]
+    pub channel: Option<Channel>,
+}
+
+/// Where secrets are read from.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Secrets")]
+pub struct Secrets {
+    /// Read the secret of this name from standard input
+    #[arg(long = "secret-stdin", value_name = "NAME")]
+    pub stdin: Option<String>,
+    /// Read a secret from a file
+    #[arg(long = "secret-file", value_name = "NAME=PATH")]
+    pub files: Vec<String>,
+    /// Read a secret from a variable of the environment
+    #[arg(long = "secret-env", value_name = "NAME=VARIABLE")]
+    pub variables: Vec<String>,
+}
+
+fn carried(text: &str) -> Result<Channel, String> {
+    Channel::parse(text).filter(|it| Channel::CARRIED.contains(it)).ok_or_else(|| "use sms, voice or email".to_owned())
+}
+
+fn any_channel(text: &str) -> Result<Channel, String> {
+    Channel::parse(text).ok_or_else(|| "use sms, voice, email or totp".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        fn walk(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for option in command.get_arguments().filter(|it| !it.is_global_set()) {
+                assert!(option.get_help().is_some(), "{path} {}", option.get_id());
+            }
+            command.get_subcommands().for_each(|it| walk(it, &path));
+        }
+        walk(&Cli::command(), "");
+    }
+
+    #[test]
+    fn no_option_takes_a_secret_as_its_value() {
+        fn walk(command: &clap::Command) {
+            for option in command.get_arguments() {
+                let name = option.get_id().as_str();
+                assert!(!["secret", "password", "token", "key"].contains(&name), "{name} of {}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+}

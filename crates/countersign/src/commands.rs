@@ -1,0 +1,121 @@
+//! The commands: each opens the same database as the server, says one thing to the core, and tells what came of it.
+//!
+//! Owns what they share. A running server sees their changes within two seconds ([`countersign_core::verbs::standing::FRESH`]).
+
+mod client;
+mod completions;
+mod dev;
+mod doctor;
+mod provider;
+mod serve;
+mod template;
+mod tenant;
+mod user;
+
+use crate::cli::{Cli, Command};
+use crate::config::{CONFIG, Config, Environment};
+use crate::household::Household;
+use crate::logs;
+use crate::no::No;
+use crate::say::Say;
+use countersign_core::nouns::tenant::Tenant;
+use countersign_core::words::address::{Address, Channel, EmailAddress, PhoneNumber};
+use countersign_core::words::wording::Message;
+use std::io;
+use std::path::PathBuf;
+use tokio::runtime::{Builder, Runtime};
+
+/// What every command is lent.
+pub struct Desk {
+    /// The settings file that was named.
+    file: Option<PathBuf>,
+    /// The environment.
+    environment: Environment,
+    /// To whom results are told.
+    say: Say,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Why it was not done, for standard error and the exit code.
+pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
+    let file = cli.config.or_else(|| environment.get(CONFIG).map(PathBuf::from));
+    let desk = Desk { file, environment, say: if cli.json { Say::Json } else { Say::Text } };
+    match cli.command {
+        Command::Dev(it) => dev::run(&desk, it),
+        Command::Serve(it) => serve::run(&desk, &it),
+        Command::Tenant(it) => desk.with_household(async |home, desk| tenant::run(desk, home, it).await),
+        Command::Client(it) => desk.with_household(async |home, desk| client::run(desk, home, it).await),
+        Command::Provider(crate::cli::Provider::Presets) => provider::show_presets(&desk),
+        Command::Provider(it) => desk.with_household(async |home, desk| provider::run(desk, home, it).await),
+        Command::Template(it) => desk.with_household(async |home, desk| template::run(desk, home, it).await),
+        Command::User(it) => desk.with_household(async |home, desk| user::run(desk, home, it).await),
+        Command::Doctor(it) => doctor::run(&desk, &it),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}
+
+impl Desk {
+    /// The settings.
+    fn config(&self) -> Result<Config, No> {
+        Ok(Config::read(self.file.as_deref(), &self.environment)?)
+    }
+
+    /// Opens the household for one command, and closes it in order whatever came of it.
+    fn with_household(&self, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
+        let config = self.config()?;
+        logs::begin_for_commands();
+        let household = Household::open(&config)?;
+        one_thread()?.block_on(async {
+            let done = work(&household, self).await;
+            household.close_after_command().await;
+            done
+        })
+    }
+}
+
+/// A runtime for one thing after the other.
+fn one_thread() -> Result<Runtime, No> {
+    Builder::new_current_thread().enable_all().build().map_err(no_runtime)
+}
+
+/// A runtime for a server: a thread for each core.
+fn all_cores() -> Result<Runtime, No> {
+    Builder::new_multi_thread().enable_all().build().map_err(no_runtime)
+}
+
+fn no_runtime(why: io::Error) -> No {
+    No::unavailable(format!("threads cannot be started: {why}"))
+}
+
+impl From<io::Error> for No {
+    /// Only printing ends so: a full disk, most likely.
+    fn from(why: io::Error) -> Self {
+        Self::unavailable(format!("the result cannot be printed: {why}"))
+    }
+}
+
+/// What a test message says. It holds no code, so that nobody takes it for one.
+fn test_message(tenant: &Tenant, channel: Channel, to: &str) -> Result<Message, No> {
+    let to = match channel {
+        Channel::Email => Address::Email(EmailAddress::parse(to).map_err(|why| No::usage(why.to_string()))?),
+        Channel::Sms | Channel::Voice | Channel::Totp => {
+            Address::Phone(PhoneNumber::parse(to, tenant.policy.region.as_deref()).map_err(|why| No::usage(why.to_string()))?)
+        }
+    };
+    Ok(Message {
+        channel,
+        to,
+        from: tenant.sender(channel).map(str::to_owned),
+        subject: (channel == Channel::Email).then(|| "A test message".to_owned()),
+        text: format!("This is a test message of {}. There is nothing to do.", tenant.display_name),
+        html: None,
+        code: "000000".to_owned(),
+    })
+}
+
+/// `NAME=VALUE` of an option.
+fn pair<'a>(given: &'a str, option: &str) -> Result<(&'a str, &'a str), No> {
+    given.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| No::usage(format!("{option} {given}: write NAME=VALUE")))
+}

@@ -1,0 +1,153 @@
+//! The master key: read from where the settings say, and made on the first start.
+//!
+//! Owns the one dangerous moment: a new key beside an old database would open nothing in it, so none is made then.
+
+use crate::config::{MASTER_KEY, MasterKeySource};
+use crate::no::No;
+use countersign_core::ports::Chance;
+use countersign_core::words::secret::MasterKey;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a key looks like.
+const FORM: &str = "it takes 64 hexadecimal digits, such as `openssl rand -hex 32` prints";
+
+/// Reads the key. A missing file is made, unless `database` is there already.
+///
+/// # Errors
+/// Where no key can be had: why, and what to do.
+pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
+    match source {
+        MasterKeySource::Given(key) => {
+            MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}")))
+        }
+        MasterKeySource::Command(command) => by_command(command),
+        MasterKeySource::File(path) => match std::fs::read_to_string(path) {
+            Ok(text) => parse(path, &text),
+            Err(why) if why.kind() == io::ErrorKind::NotFound && database.exists() => {
+                let (path, database) = (path.display(), database.display());
+                let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
+                Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
+            }
+            Err(why) if why.kind() == io::ErrorKind::NotFound => make(path, chance),
+            Err(why) => Err(No::refused(format!("secrets.master_key_file: {} cannot be read: {why}", path.display()))),
+        },
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<MasterKey, No> {
+    MasterKey::parse(text).ok_or_else(|| No::usage(format!("secrets.master_key_file: {} holds no key: {FORM}", path.display())))
+}
+
+fn make(path: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
+    let key = MasterKey::draw(chance);
+    let written = write_private(path, key.reveal().reveal());
+    match written {
+        Ok(()) => {
+            tracing::warn!("A master key was made in {}. Keep a copy elsewhere: nothing in the database opens without it", path.display());
+            Ok(key)
+        }
+        // Another process was faster by a moment: its key is the one.
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+            let text = std::fs::read_to_string(path).map_err(|why| No::refused(format!("{} cannot be read: {why}", path.display())))?;
+            parse(path, &text)
+        }
+        Err(why) => Err(No::refused(format!("a master key cannot be written to {}: {why}", path.display()))),
+    }
+}
+
+/// Makes a file that only its owner can read, whole or not at all, and durable.
+///
+/// # Errors
+/// Also when the file is there already.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        make_folder(folder)?;
+    }
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = Path::new(&draft);
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).and_then(|mut file| {
+        writeln!(file, "{text}")?;
+        file.sync_all()
+    });
+    // A link, not a renaming: it does not take the place of a file that is there.
+    let linked = written.and_then(|()| std::fs::hard_link(draft, path));
+    let removed = std::fs::remove_file(draft);
+    linked.and(removed)?;
+    match folder {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+/// Makes a folder that only its owner can enter, and those above it, where they are not there.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn by_command(command: &[String]) -> Result<MasterKey, No> {
+    let [program, arguments @ ..] = command else { return Err(No::usage("secrets.master_key_command is empty")) };
+    let ran = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = ran.map_err(|why| No::unavailable(format!("secrets.master_key_command: {program} cannot be run: {why}")))?;
+    if !output.status.success() {
+        return Err(No::unavailable(format!("secrets.master_key_command: {program} ended with {}", output.status)));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().unwrap_or_default();
+    MasterKey::parse(line).ok_or_else(|| No::refused(format!("secrets.master_key_command: {program} printed no key: {FORM}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::no::Kind;
+    use countersign_core::ports::test::Script;
+    use countersign_core::words::secret::Secret;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_first_start_makes_a_key_for_its_owner_only_and_the_next_one_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, database) = (folder.path().join("keys/master.key"), folder.path().join("countersign.db"));
+        let source = MasterKeySource::File(path.clone());
+        let made = read(&source, &database, &Script::default()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&database, "").unwrap();
+        assert!(read(&source, &database, &Script::default()).unwrap().reveal() == made.reveal());
+        assert_eq!(std::fs::read_dir(folder.path().join("keys")).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn no_key_is_made_beside_an_old_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, database) = (folder.path().join("master.key"), folder.path().join("countersign.db"));
+        std::fs::write(&database, "").unwrap();
+        let no = read(&MasterKeySource::File(path.clone()), &database, &Script::default()).unwrap_err();
+        assert!(no.kind == Kind::Refused && no.to_string().contains("put your copy"), "{no}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_key_comes_from_a_command_or_the_environment_and_is_never_shown_when_it_is_wrong() {
+        let nowhere = Path::new("/nonexistent");
+        let key = "5a".repeat(32);
+        let command = |text: &str| MasterKeySource::Command(vec!["echo".into(), text.into()]);
+        for source in [command(&key), MasterKeySource::Given(Secret::new(key.clone()))] {
+            assert_eq!(read(&source, nowhere, &Script::default()).unwrap().reveal().reveal(), key);
+        }
+        let short = &key[1..];
+        for source in [command(short), MasterKeySource::Given(Secret::new(short))] {
+            assert!(!read(&source, nowhere, &Script::default()).unwrap_err().to_string().contains(short));
+        }
+        let failing = MasterKeySource::Command(vec!["false".into()]);
+        assert_eq!(read(&failing, nowhere, &Script::default()).unwrap_err().kind, Kind::Unavailable);
+    }
+}

@@ -1,0 +1,111 @@
+//! Running: from settings to a server that answers, and from a signal to one that has left nothing undone.
+//!
+//! Owns the order of things. Coming: settings, port, certificate, database, doors, loops. Going: not ready any more, no new
+//! connections, running requests, running deliveries, database.
+
+use crate::background;
+use crate::config::Config;
+use crate::household::Household;
+use crate::listen;
+use crate::no::No;
+use crate::numbers;
+use crate::ports::SystemClock;
+use crate::tls::Tls;
+use countersign_web::{House, Readiness, router};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+/// Runs the server until it is told to stop. `ready` is asked once it listens, and may still refuse.
+///
+/// # Errors
+/// What kept it from running, and what to do.
+pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Result<(), No>) -> Result<(), No> {
+    // Before anything else: a signal during the start is a stop as well.
+    let stop = CancellationToken::new();
+    let readiness = Readiness::default();
+    listen_to_signals(stop.clone(), readiness.clone())?;
+
+    let tcp = TcpListener::bind(config.server.listen).await.map_err(|why| not_bound(config.server.listen, &why))?;
+    let bound = tcp.local_addr().map_err(|why| No::unavailable(why.to_string()))?;
+    let tls = config.server.tls.clone().map(Tls::read).transpose().map_err(No::usage)?;
+    let household = Household::open(&config)?;
+    let numbers = numbers::begin(&SystemClock, household.store.clone()).map_err(No::refused)?;
+    let base_url = config.base_url(bound);
+
+    let house = House {
+        core: household.core.clone(),
+        base_url: Url::parse(&base_url).map_err(|why| No::usage(format!("server.public_url: {base_url}: {why}")))?,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        body_limit: config.limits.body_bytes,
+        inbox: household.inbox.clone(),
+        metrics: Arc::new({
+            let numbers = numbers.clone();
+            move || numbers.render()
+        }),
+        readiness,
+    };
+    let loops = TaskTracker::new();
+    let core = &household.core;
+    loops.spawn(background::deliver(core.clone(), config.delivery_pause, stop.clone()));
+    loops.spawn(background::sweep(core.clone(), config.sweep_every, stop.clone()));
+    loops.spawn(background::renew(tls.clone(), stop.clone()));
+    loops.spawn(background::count(core.clone(), numbers, stop.clone()));
+    loops.close();
+
+    let stop_within = config.server.stop_within;
+    let doors = tokio::spawn(listen::serve(tcp, tls, router(house), config.limits, stop.clone(), stop_within));
+    let agreed = ready(&household, &base_url).await;
+    if agreed.is_err() {
+        stop.cancel();
+    }
+    let ended = doors.await;
+    let stopping = Instant::now();
+    stop.cancel();
+    if tokio::time::timeout(stop_within, loops.wait()).await.is_err() {
+        tracing::warn!("A loop in the background did not end in time");
+    }
+    household.close(stop_within.saturating_sub(stopping.elapsed())).await;
+    tracing::info!("Stopped");
+    ended.map_err(|why| No::refused(format!("the accept loop ended: {why}")))?;
+    agreed
+}
+
+/// The first signal stops in order, a second one at once.
+fn listen_to_signals(stop: CancellationToken, readiness: Readiness) -> Result<(), No> {
+    let listen = |kind| signal(kind).map_err(|why| No::unavailable(format!("signals cannot be listened to: {why}")));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("Stopping: what runs is finished first; a second signal does not wait");
+        readiness.drain();
+        stop.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("Stopped at once");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+fn not_bound(at: SocketAddr, why: &io::Error) -> No {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => No::unavailable(format!("port {} of {} is in use by another program", at.port(), at.ip()))
+            .hint("stop that program, or choose another port (0 takes a free one)"),
+        io::ErrorKind::PermissionDenied => No::refused(format!("port {} may not be listened on by this user", at.port()))
+            .hint("choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"),
+        io::ErrorKind::AddrNotAvailable => No::refused(format!("{} is no address of this machine", at.ip())),
+        _ => No::unavailable(format!("{at} cannot be listened on: {why}")),
+    }
+}
