@@ -67,7 +67,7 @@ pub enum DeliveryStage {
 }
 
 /// How long a node may take for one attempt before another makes the next. Longer than all legs of a route may take.
-pub const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(20);
 
 /// The pauses between attempts; the last one repeats until the code is over.
 const PAUSES_MS: [u64; 5] = [1_000, 2_000, 5_000, 10_000, 20_000];
@@ -82,17 +82,15 @@ impl Delivery {
         }
     }
 
-    /// The delivery, leased until `LEASE` from now; itself when somebody else holds it or it is over.
-    ///
-    /// # Errors
-    /// The delivery itself, unchanged.
-    pub fn leased(self, now: Timestamp) -> Result<Self, Self> {
+    /// The delivery, leased for [`LEASE`] from now; nothing while somebody else holds it, and when it is over.
+    #[must_use]
+    pub fn leased(self, now: Timestamp) -> Option<Self> {
         match self.stage {
             DeliveryStage::Queued { due_at, attempt, message } if due_at <= now => {
                 let stage = DeliveryStage::Queued { due_at: now + LEASE, attempt: attempt.saturating_add(1), message };
-                Ok(Self { stage, ..self })
+                Some(Self { stage, ..self })
             }
-            _ => Err(self),
+            DeliveryStage::Queued { .. } | DeliveryStage::Sent { .. } | DeliveryStage::Failed { .. } => None,
         }
     }
 

@@ -34,9 +34,7 @@ pub enum What {
     Spent { challenge: ChallengeId },
     /// An answer came too late.
     Expired { challenge: ChallengeId },
-    /// A request or an answer was refused because the factor is locked.
-    RefusedLocked { channel: Channel },
-    /// A request was refused because there were too many.
+    /// Requests are refused from now on, because there were too many.
     RefusedSends { channel: Channel },
     /// A provider took a message.
     Sent { delivery: DeliveryId, provider: ProviderId },

@@ -59,6 +59,12 @@ impl Factor {
         matches!(self.stage, FactorStage::Active { .. })
     }
 
+    /// Whether its owner calls it so, in capitals or not.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name.to_lowercase() == name.trim().to_lowercase()
+    }
+
     /// The longest name, in characters.
     pub const NAME_MAX: usize = 100;
 

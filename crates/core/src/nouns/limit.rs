@@ -47,7 +47,6 @@ pub struct Sends {
 
 impl Sends {
     /// Takes one send out of what is left. Gives the new count and, where the send is refused, until when.
-    #[must_use]
     pub fn take(before: Option<Self>, now: Timestamp, policy: &Policy) -> (Self, Result<(), Timestamp>) {
         let window = Duration::from_secs(policy.sends_window_s.into());
         let Some(it) = before.filter(|it| now < it.over_at) else {

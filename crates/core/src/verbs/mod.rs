@@ -16,6 +16,7 @@ use crate::words::secret::MasterKey;
 use crate::words::time::Timestamp;
 use standing::{Knows, Standing};
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 /// What the core is lent by its neighbours.
@@ -44,6 +45,8 @@ pub struct Core(Arc<Inner>);
 struct Inner {
     with: Neighbours,
     knows: Knows,
+    /// Deliveries that this node carries at the moment.
+    carrying: AtomicUsize,
 }
 
 impl fmt::Debug for Core {
@@ -64,7 +67,7 @@ impl Core {
     /// Moves in.
     #[must_use]
     pub fn new(with: Neighbours) -> Self {
-        Self(Arc::new(Inner { with, knows: Knows::default() }))
+        Self(Arc::new(Inner { with, knows: Knows::default(), carrying: AtomicUsize::new(0) }))
     }
 
     /// The present moment.

@@ -1,10 +1,29 @@
 //! Requesting: opening a challenge, and sending its code.
+//!
+//! Everything that a request means is one change: limits, challenge, message, event. Only when that is durable does
+//! anything leave the house (invariants 4 and 5); [`deliver`](super::deliver) takes over from there.
 
-use super::{Core, Scope};
-use crate::words::address::{Address, Channel, Login};
-use crate::words::id::ChallengeId;
-use crate::words::refusal::Error;
+use super::deliver::Carried;
+use super::{Core, Judged, Scope};
+use crate::nouns::challenge::{Challenge, Proof, Purpose, Stage};
+use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE, Order};
+use crate::nouns::event::What;
+use crate::nouns::factor::FactorKind;
+use crate::nouns::limit::{Count, Failures, Limit, Lock, Sends};
+use crate::nouns::route;
+use crate::nouns::template::Template;
+use crate::nouns::tenant::Policy;
+use crate::nouns::user::Realm;
+use crate::ports::{Change, Held, Key, Record, Seen, Version};
+use crate::verbs::standing::Standing;
+use crate::words::address::{Address, BadPhoneNumber, Channel, Fingerprint, Login};
+use crate::words::id::{ChallengeId, DeliveryId};
+use crate::words::refusal::{Error, Fault, Refusal};
+use crate::words::secret::{Code, Mac, Place, Sealed, TenantKeys};
 use crate::words::time::Timestamp;
+use crate::words::wording::{Message, Values};
+use std::num::NonZeroU8;
+use std::sync::Arc;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -52,15 +71,253 @@ pub enum Sent {
 }
 
 impl Core {
-    /// Opens a challenge for `ask`. The challenge, its message and the event are one change; only then does anything leave the
-    /// house (invariant 5).
+    /// Opens a challenge for `ask`. The challenge, its message and the event are one change; only then does anything leave
+    /// the house (invariant 5).
     ///
     /// # Errors
-    /// Refusals: `SendsExhausted`, `Locked`, `RouteMissing`, `TemplateUnknown`, `TemplateBroken`, `PhoneNumberBad` (a country that
-    /// the policy excludes), `DeliveryRefused` and `AddressUnreachable` (the challenge is closed again), `UserUnknown`,
+    /// Refusals: `SendsExhausted`, `Locked`, `RouteMissing`, `TemplateUnknown`, `TemplateBroken`, `PhoneNumberBad` (a country
+    /// that the policy excludes), `DeliveryRefused` and `AddressUnreachable` (the challenge is closed again), `UserUnknown`,
     /// `NoUsableDevice`, `DeviceUnknown`.
     pub async fn request(&self, scope: &Scope, ask: Ask) -> Result<Requested, Error> {
-        let _ = (scope, ask);
-        todo!()
+        match ask {
+            Ask::Code { login, channel, to, template } => {
+                let template = scope.tenant.template(scope.realm, channel, template.as_deref())?;
+                self.request_code(scope, channel, Order { to, login, template: template.map(|it| it.id) }, template).await
+            }
+            Ask::Totp { login, device } => self.request_totp(scope, &login, device).await,
+        }
     }
+
+    async fn request_code(&self, scope: &Scope, channel: Channel, order: Order, template: Option<&Template>) -> Result<Requested, Error> {
+        check_destination(&scope.tenant, channel, &order.to)?;
+        let now = self.now();
+        let policy = scope.tenant.tenant.policy.clone();
+        let id = ChallengeId::new(now, self.chance());
+        let Prepared { message, delivery, mac } = self.prepare(scope, id, channel, &order, template, now)?;
+        let expires_at = now + policy.code_lifetime();
+        let failures = failures_of(&scope.tenant.keys, scope.realm, &order.login, channel);
+        let sends = sends_of(scope, &order);
+        let challenge = Challenge {
+            id,
+            realm: scope.realm,
+            channel,
+            failures,
+            purpose: Purpose::Authenticate,
+            stage: Stage::Open { attempts_left: policy.attempts, expires_at, proof: Proof::Code { mac, delivery: delivery.id } },
+        };
+        let opened = self.event(now, What::Opened { challenge: id, channel });
+        let refused = self.event(now, What::RefusedSends { channel });
+        let waiting = delivery.clone();
+        let judge = move |seen: &mut Seen| {
+            let failures = count_failures(seen.limit(failures)).0;
+            if let Some(refusal) = refused_by_lock(&failures, now) {
+                return Judged::Write(Change::none(), Err(refusal));
+            }
+            let change = match take_sends(seen, sends, now, &policy) {
+                Ok(change) => change,
+                Err((change, refusal)) => {
+                    let change = if change.writes.is_empty() { change } else { change.tell(refused.clone()) };
+                    return Judged::Write(change, Err(refusal));
+                }
+            };
+            let mut challenge = challenge.clone();
+            if let Stage::Open { attempts_left, .. } = &mut challenge.stage {
+                *attempts_left = left_of_round(&failures, &policy);
+            }
+            let change = change.insert(Record::Challenge(challenge)).insert(Record::Delivery(waiting.clone())).tell(opened.clone());
+            Judged::Write(change, Ok(()))
+        };
+        let first = vec![Key::Limit(failures), Key::Limit(sends[0]), Key::Limit(sends[1])];
+        self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)??;
+        let sent = self.deliver_now(scope, delivery, message).await?;
+        Ok(Requested { challenge: id, expires_at, sent })
+    }
+
+    async fn request_totp(&self, scope: &Scope, login: &Login, device: String) -> Result<Requested, Error> {
+        let now = self.now();
+        let policy = scope.tenant.tenant.policy.clone();
+        let id = ChallengeId::new(now, self.chance());
+        let named = named(scope, login);
+        let failures = failures_of(&scope.tenant.keys, scope.realm, login, Channel::Totp);
+        let expires_at = now + policy.code_lifetime();
+        let opened = self.event(now, What::Opened { challenge: id, channel: Channel::Totp });
+        let realm = scope.realm;
+        let judge = move |seen: &mut Seen| {
+            let Some(Record::User(user)) = seen.peek(Key::UserNamed(named)) else {
+                return Judged::Write(Change::none(), Err(Refusal::UserUnknown));
+            };
+            let user = user.id;
+            if !seen.has_looked_at(Key::FactorsOf(user)) {
+                return Judged::Look(vec![Key::FactorsOf(user)]);
+            }
+            let count = count_failures(seen.limit(failures)).0;
+            if let Some(refusal) = refused_by_lock(&count, now) {
+                return Judged::Write(Change::none(), Err(refusal));
+            }
+            let mut usable = seen.factors_of(user).into_iter().map(|it| it.noun).filter(|it| it.is_active()).peekable();
+            if usable.peek().is_none() {
+                return Judged::Write(Change::none(), Err(Refusal::NoUsableDevice));
+            }
+            let Some(factor) = usable.find(|it| it.is_called(&device) && matches!(it.kind, FactorKind::Totp { .. })) else {
+                return Judged::Write(Change::none(), Err(Refusal::DeviceUnknown));
+            };
+            let stage = Stage::Open { attempts_left: left_of_round(&count, &policy), expires_at, proof: Proof::Totp { factor: factor.id } };
+            let challenge = Challenge { id, realm, channel: Channel::Totp, failures, purpose: Purpose::Authenticate, stage };
+            Judged::Write(Change::none().insert(Record::Challenge(challenge)).tell(opened.clone()), Ok(()))
+        };
+        let first = vec![Key::UserNamed(named), Key::Limit(failures)];
+        self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)??;
+        Ok(Requested { challenge: id, expires_at, sent: Sent::Nothing })
+    }
+
+    /// Draws a code for `challenge`, and writes and seals the message that carries it.
+    pub(crate) fn prepare(
+        &self,
+        scope: &Scope,
+        challenge: ChallengeId,
+        channel: Channel,
+        order: &Order,
+        template: Option<&Template>,
+        now: Timestamp,
+    ) -> Result<Prepared, Error> {
+        let Standing { tenant, keys, .. } = &*scope.tenant;
+        let code = Code::draw(tenant.policy.code_length, self.chance());
+        let wording = Standing::wording(template, channel);
+        let values = Values {
+            code: &code,
+            minutes: u64::from(tenant.policy.code_lifetime_s / 60).max(1),
+            tenant: &tenant.display_name,
+            application: &scope.client.name,
+            user: order.login.reveal(),
+        };
+        let words = self.0.with.pen.write(&wording, &values).map_err(Refusal::TemplateBroken)?;
+        let sender = match channel {
+            Channel::Email => scope.client.email_from.as_deref().or(tenant.sender(channel)),
+            Channel::Sms | Channel::Voice | Channel::Totp => tenant.sender(channel),
+        };
+        let message = Arc::new(Message {
+            channel,
+            to: order.to.clone(),
+            from: sender.map(str::to_owned),
+            subject: words.subject,
+            text: words.text,
+            html: words.html,
+            code: code.reveal().to_owned(),
+        });
+        let id = DeliveryId::new(now, self.chance());
+        let delivery = Delivery {
+            id,
+            challenge,
+            channel,
+            order: self.seal(keys, order_place(&id), order)?,
+            // This node makes the first attempt: to all others the delivery is leased.
+            stage: DeliveryStage::Queued { due_at: now + LEASE, attempt: 1, message: self.seal(keys, message_place(&id), &*message)? },
+        };
+        Ok(Prepared { mac: keys.code(challenge, code.reveal()), message, delivery })
+    }
+
+    /// Carries a message whose promise is durable, and waits for the provider's word as long as the tenant allows.
+    pub(crate) async fn deliver_now(&self, scope: &Scope, delivery: Delivery, message: Arc<Message>) -> Result<Sent, Refusal> {
+        let within = scope.tenant.tenant.policy.answer_within();
+        let told = self.start_carrying(scope.tenant.clone(), delivery, 1, message);
+        match super::deliver::first_of(told, self.0.with.tasks.pause(within)).await {
+            Some(Ok(Carried::Taken { .. })) => Ok(Sent::Taken),
+            Some(Ok(Carried::Refused { .. })) => Err(Refusal::DeliveryRefused),
+            Some(Ok(Carried::NoSuchAddress { .. })) => Err(Refusal::AddressUnreachable),
+            Some(Ok(Carried::Later { .. }) | Err(_)) | None => Ok(Sent::Queued),
+        }
+    }
+
+    fn seal(&self, keys: &TenantKeys, place: Place<'_>, what: &impl serde::Serialize) -> Result<Sealed, Fault> {
+        let plain = serde_json::to_vec(what).map_err(|_| Fault::Corrupt("a message cannot be written as JSON".into()))?;
+        Ok(keys.seal(place, &plain, self.chance()))
+    }
+}
+
+/// A message that is ready to be promised.
+pub(crate) struct Prepared {
+    pub(crate) message: Arc<Message>,
+    pub(crate) delivery: Delivery,
+    pub(crate) mac: Mac,
+}
+
+pub(crate) fn message_place(id: &DeliveryId) -> Place<'_> {
+    Place { noun: "delivery", id: id.as_bytes(), field: "message" }
+}
+
+pub(crate) fn order_place(id: &DeliveryId) -> Place<'_> {
+    Place { noun: "delivery", id: id.as_bytes(), field: "order" }
+}
+
+/// By which a person is found.
+pub(crate) fn named(scope: &Scope, login: &Login) -> Fingerprint {
+    scope.tenant.keys.fingerprint("user", &[scope.realm.as_bytes(), login.canonical().as_bytes()])
+}
+
+/// Under which the wrong codes of a person with one kind of factor are counted: one count for every door, every challenge and
+/// every spelling (invariant 2).
+pub(crate) fn failures_of(keys: &TenantKeys, realm: Realm, login: &Login, channel: Channel) -> Fingerprint {
+    keys.fingerprint("failures", &[realm.as_bytes(), login.canonical().as_bytes(), channel.as_str().as_bytes()])
+}
+
+/// Under which sends are counted: by person, and by address.
+pub(crate) fn sends_of(scope: &Scope, order: &Order) -> [Fingerprint; 2] {
+    let keys = &scope.tenant.keys;
+    [
+        keys.fingerprint("sends to a person", &[scope.realm.as_bytes(), order.login.canonical().as_bytes()]),
+        keys.fingerprint("sends to an address", &[order.to.canonical().as_bytes()]),
+    ]
+}
+
+/// Takes one send out of both limits. Where one refuses, the change only notes the refusal, if that is new.
+pub(crate) fn take_sends(seen: &mut Seen, limits: [Fingerprint; 2], now: Timestamp, policy: &Policy) -> Result<Change, (Change, Refusal)> {
+    let mut change = Change::none();
+    for of in limits {
+        let (before, read) = match seen.limit(of) {
+            Some(Held { noun: Limit { count: Count::Sends(sends), .. }, version }) => (Some(sends), Some(version)),
+            _ => (None, None),
+        };
+        let (after, taken) = Sends::take(before.clone(), now, policy);
+        let news = before.as_ref() != Some(&after);
+        let record = Record::Limit(Limit { of, count: Count::Sends(after) });
+        if let Err(until) = taken {
+            let note = if news { Change::none().put(record, read) } else { Change::none() };
+            return Err((note, Refusal::SendsExhausted { until }));
+        }
+        change = change.put(record, read);
+    }
+    Ok(change)
+}
+
+/// The wrong codes that were read, none if there was no such record, and the version to replace.
+pub(crate) fn count_failures(read: Option<Held<Limit>>) -> (Failures, Option<Version>) {
+    match read {
+        Some(Held { noun: Limit { count: Count::Failures(noun), .. }, version }) => (noun, Some(version)),
+        _ => (Failures::default(), None),
+    }
+}
+
+pub(crate) fn refused_by_lock(failures: &Failures, now: Timestamp) -> Option<Refusal> {
+    match failures.lock(now) {
+        Lock::Open => None,
+        Lock::Until(until) => Some(Refusal::Locked { until: Some(until) }),
+        Lock::Disabled => Some(Refusal::Locked { until: None }),
+    }
+}
+
+/// What is left of a round of attempts: a new challenge gives back none that an old one paid (invariant 2).
+fn left_of_round(failures: &Failures, policy: &Policy) -> NonZeroU8 {
+    let paid = failures.in_a_row() % u16::from(policy.attempts.get());
+    NonZeroU8::new(policy.attempts.get() - u8::try_from(paid).expect("less than the attempts")).expect("a remainder is smaller")
+}
+
+fn check_destination(standing: &Standing, channel: Channel, to: &Address) -> Result<(), Refusal> {
+    if let Address::Phone(number) = to {
+        let countries = &standing.tenant.policy.countries;
+        let served = countries.is_empty() || countries.iter().any(|code| number.reveal()[1..].starts_with(code.as_str()));
+        if !served {
+            return Err(BadPhoneNumber::Kind.into());
+        }
+    }
+    if route::legs(&standing.tenant.routes, channel, to).is_empty() { Err(Refusal::RouteMissing { channel }) } else { Ok(()) }
 }

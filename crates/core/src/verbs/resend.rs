@@ -1,1 +1,81 @@
 //! Resending: another code for the same challenge.
+//!
+//! The deadline and the attempts stay, the code is another one, and the old one is void (invariant 3). While the last message
+//! is still on its way there is no other, so that two codes of one challenge are never in flight together (invariant 5).
+
+use super::request::{Requested, count_failures, order_place, refused_by_lock, sends_of, take_sends};
+use super::{Core, Judged, Scope};
+use crate::nouns::challenge::{Challenge, Proof, Purpose, Stage};
+use crate::nouns::delivery::Order;
+use crate::nouns::event::What;
+use crate::ports::{Change, Key, Record, Seen};
+use crate::words::id::{ChallengeId, DeliveryId};
+use crate::words::refusal::{Error, Fault, Refusal};
+use crate::words::time::Timestamp;
+
+impl Core {
+    /// Sends another code for an open challenge, to the same address and with the same words.
+    ///
+    /// # Errors
+    /// Refusals: `ChallengeUnknown` (also when it is over, or nothing is sent for it), `ResendTooSoon`, `SendsExhausted`, `Locked`,
+    /// `TemplateBroken`, `DeliveryRefused`, `AddressUnreachable`.
+    pub async fn resend(&self, scope: &Scope, id: ChallengeId) -> Result<Requested, Error> {
+        let now = self.now();
+        let tenant = scope.tenant.tenant.id;
+        let Some(Record::Challenge(challenge)) = self.store().find(tenant, Key::Challenge(id)).await?.map(|it| it.noun) else {
+            return Err(Refusal::ChallengeUnknown.into());
+        };
+        let (last, expires_at) = resendable(scope, &challenge, now).ok_or(Refusal::ChallengeUnknown)?;
+        let Some(Record::Delivery(before)) = self.store().find(tenant, Key::Delivery(last)).await?.map(|it| it.noun) else {
+            return Err(Refusal::ChallengeUnknown.into());
+        };
+        let plain = scope.tenant.keys.open_sealed(order_place(&last), &before.order)?;
+        let order: Order = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("an order cannot be read".into()))?;
+        // A template that was removed meanwhile leaves the standard words.
+        let template = order.template.and_then(|id| scope.tenant.templates.iter().find(|it| it.id == id));
+        let prepared = self.prepare(scope, id, challenge.channel, &order, template, now)?;
+        let (delivery, mac, failures) = (prepared.delivery.clone(), prepared.mac, challenge.failures);
+        let (sends, policy) = (sends_of(scope, &order), scope.tenant.tenant.policy.clone());
+        let resent = self.event(now, What::Resent { challenge: id, delivery: delivery.id });
+        let judge = move |seen: &mut Seen| {
+            let refused = |refusal| Judged::Write(Change::none(), Err(refusal));
+            let Some(challenge) = seen.challenge(id) else { return refused(Refusal::ChallengeUnknown) };
+            let still_open = matches!(&challenge.noun.stage, Stage::Open { expires_at, .. } if now < *expires_at);
+            if !still_open {
+                return refused(Refusal::ChallengeUnknown);
+            }
+            if !challenge.noun.awaits(last, now) || seen.delivery(last).is_some_and(|it| it.noun.due_at().is_some()) {
+                return refused(Refusal::ResendTooSoon);
+            }
+            if let Some(locked) = refused_by_lock(&count_failures(seen.limit(failures)).0, now) {
+                return refused(locked);
+            }
+            match take_sends(seen, sends, now, &policy) {
+                Err((note, refusal)) => Judged::Write(note, Err(refusal)),
+                Ok(change) => {
+                    let change = change
+                        .replace(Record::Challenge(challenge.noun.recoded(mac, delivery.id)), challenge.version)
+                        .insert(Record::Delivery(delivery.clone()))
+                        .tell(resent.clone());
+                    Judged::Write(change, Ok(()))
+                }
+            }
+        };
+        let first = vec![Key::Challenge(id), Key::Delivery(last), Key::Limit(failures), Key::Limit(sends[0]), Key::Limit(sends[1])];
+        self.decide(tenant, first, judge).await?.ok_or(Fault::Contended)??;
+        let sent = self.deliver_now(scope, prepared.delivery, prepared.message).await?;
+        Ok(Requested { challenge: id, expires_at, sent })
+    }
+}
+
+/// The delivery that carries the live code, and the deadline: only an open challenge with a code of ours has them.
+fn resendable(scope: &Scope, challenge: &Challenge, now: Timestamp) -> Option<(DeliveryId, Timestamp)> {
+    match &challenge.stage {
+        Stage::Open { expires_at, proof: Proof::Code { delivery, .. }, .. }
+            if challenge.realm == scope.realm && challenge.purpose == Purpose::Authenticate && now < *expires_at =>
+        {
+            Some((*delivery, *expires_at))
+        }
+        _ => None,
+    }
+}

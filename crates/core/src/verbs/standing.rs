@@ -3,17 +3,17 @@
 //! Everything here is a copy that is at most [`FRESH`] old, so that a change made on any node, or by a command, holds
 //! everywhere within seconds, and no request pays for reading it.
 
-use super::Core;
+use super::{Core, Scope};
 use crate::nouns::client::Client;
 use crate::nouns::provider::ProviderSettings;
 use crate::nouns::template::{DEFAULT, Template};
 use crate::nouns::tenant::Tenant;
 use crate::nouns::user::Realm;
-use crate::ports::{Key, Listed, Listing, Provider, Record, Version};
+use crate::ports::{Key, Listing, Provider, Record, Version};
 use crate::words::address::Channel;
 use crate::words::id::{ClientId, ProviderId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
-use crate::words::secret::{Place, Secret, TenantKeys};
+use crate::words::secret::{DoesNotOpen, Mac, Place, Secret, TenantKeys};
 use crate::words::time::Timestamp;
 use crate::words::wording::Wording;
 use quick_cache::sync::Cache;
@@ -93,11 +93,14 @@ impl Built {
     }
 }
 
+/// What was read, and when; nothing, when there was nothing.
+type Copy<T> = (Timestamp, Option<T>);
+
 /// The copies.
 pub(crate) struct Knows {
-    tenants: Cache<TenantId, (Timestamp, Option<Arc<Standing>>)>,
-    clients: Cache<(TenantId, ClientId), (Timestamp, Option<Arc<Client>>)>,
-    named: Cache<String, (Timestamp, Option<(TenantId, ClientId)>)>,
+    tenants: Cache<TenantId, Copy<Arc<Standing>>>,
+    clients: Cache<(TenantId, ClientId), Copy<Arc<Client>>>,
+    named: Cache<String, Copy<(TenantId, ClientId)>>,
 }
 
 impl Default for Knows {
@@ -199,11 +202,9 @@ impl Core {
         let keys = TenantKeys::open(tenant.id, &tenant.keys, &self.0.with.master)?;
         let providers = self.store().list(Listing::Providers(tenant.id)).await?;
         let templates = self.store().list(Listing::Templates(tenant.id)).await?;
-        let providers = providers.into_iter().filter_map(|it| match it {
-            Listed { held, .. } => match held.noun {
-                Record::Provider(settings) => Some((settings, held.version)),
-                _ => None,
-            },
+        let providers = providers.into_iter().filter_map(|it| match it.held.noun {
+            Record::Provider(settings) => Some((settings, it.held.version)),
+            _ => None,
         });
         let known = |id: ProviderId, version: Version| {
             before.as_ref().and_then(|before| before.providers.iter().find(|it| it.id == id && it.version == version).cloned())
@@ -230,9 +231,6 @@ impl Core {
         Built { id: settings.id, name: settings.name.clone(), version, channels: settings.channels.clone(), provider }
     }
 }
-
-use super::Scope;
-use crate::words::secret::{DoesNotOpen, Mac};
 
 /// The keyed hash under which a client's secret is kept.
 pub(crate) fn secret_hash(keys: &TenantKeys, client: ClientId, secret: &Secret) -> Mac {

@@ -265,10 +265,11 @@ impl Login {
         &self.0
     }
 
-    /// The one spelling by which a person is found and counted (invariant 2).
+    /// The one spelling by which a person is found and counted (invariant 2): small letters, in Unicode's form NFKC.
     #[must_use]
     pub fn canonical(&self) -> String {
-        self.0.to_lowercase()
+        use unicode_normalization::UnicodeNormalization;
+        if self.0.is_ascii() { self.0.to_ascii_lowercase() } else { self.0.nfkc().collect::<String>().to_lowercase().nfkc().collect() }
     }
 }
 
@@ -370,6 +371,8 @@ mod tests {
     #[test]
     fn a_login_has_one_canonical_spelling() {
         assert_eq!(Login::parse(" JDoe ").map(|it| it.canonical()), Ok("jdoe".to_owned()));
+        let canonical = |text| Login::parse(text).map(|it| it.canonical());
+        assert_eq!(canonical("Jose\u{301}"), canonical("JOS\u{c9}"), "composed or not, capital or not");
         assert_eq!(Login::parse("  "), Err(BadLogin));
         assert_eq!(Login::parse("a\u{0}b"), Err(BadLogin));
     }
