@@ -1,5 +1,7 @@
 //! Measures Countersign beside the ceilings of what it is built from. See `docs/performance.md`.
 
+#![expect(clippy::disallowed_methods, reason = "real time is what a driver measures, and it waits for processes that cannot wake it")]
+
 mod ceiling;
 mod driver;
 mod histogram;

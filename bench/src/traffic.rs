@@ -193,7 +193,7 @@ const ANSWER: &str = r#"{"otp":"000000"}"#;
 impl<I: Iterator<Item = Guess>> Work for Answers<I> {
     fn ask(&mut self, _: usize, out: &mut Vec<u8>) -> bool {
         let Some(guess) = self.guesses.next() else { return false };
-        for part in [b"POST ", CHALLENGES.as_bytes(), b"/", &guess.id, b" ", self.rest_of_head.as_bytes()] {
+        for part in [b"POST ", CHALLENGES.as_bytes(), b"/", &guess.id, self.rest_of_head.as_bytes()] {
             out.extend_from_slice(part);
         }
         out.extend_from_slice(format!("{{\"otp\":\"{:06}\"}}", guess.code).as_bytes());
