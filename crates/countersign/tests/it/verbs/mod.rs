@@ -1,0 +1,8 @@
+//! The verbs, one file each, on the model engine: rules only, no network, no disk.
+
+mod deliver;
+mod enroll;
+mod manage;
+mod request;
+mod resend;
+mod verify;
