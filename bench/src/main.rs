@@ -9,6 +9,7 @@ mod message;
 mod process;
 mod report;
 mod run;
+mod seed;
 mod server;
 mod sink;
 mod slowflush;
@@ -59,6 +60,9 @@ struct Options {
     /// Bytes that the ceiling keeps for each request.
     #[arg(long, default_value_t = 512)]
     row_bytes: u16,
+    /// People who are enrolled before the last starts; none leaves those out.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    users: u32,
     /// Leave out the rows with a flush of 3 ms.
     #[arg(long)]
     skip_slow: bool,
@@ -76,6 +80,18 @@ enum Part {
     /// The provider that takes every message.
     #[command(hide = true)]
     Sink,
+    /// Enrols people in a database that no server has open.
+    #[command(hide = true)]
+    Seed {
+        #[arg(long)]
+        database: PathBuf,
+        #[arg(long)]
+        master_key: PathBuf,
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        people: u32,
+    },
     /// A ceiling.
     #[command(hide = true)]
     Ceiling {
@@ -107,16 +123,20 @@ fn main() -> Result<()> {
     match words.part {
         None => measure(words.options),
         Some(Part::Sink) => sink::serve(),
-        Some(Part::Ceiling { which }) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(async {
-                match which {
-                    Ceiling::Hyper { data: _ } => ceiling::hyper().await,
-                    Ceiling::Commit { data, row_bytes, sink } => ceiling::commit(&data, row_bytes, sink).await,
-                }
-            })
+        Some(Part::Seed { database, master_key, tenant, people }) => {
+            runtime()?.block_on(seed::seed(&database, &master_key, &tenant, people))
         }
+        Some(Part::Ceiling { which }) => runtime()?.block_on(async {
+            match which {
+                Ceiling::Hyper { data: _ } => ceiling::hyper().await,
+                Ceiling::Commit { data, row_bytes, sink } => ceiling::commit(&data, row_bytes, sink).await,
+            }
+        }),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 fn measure(options: Options) -> Result<()> {
@@ -138,6 +158,7 @@ fn measure(options: Options) -> Result<()> {
         slow_connections: options.slow_connections.into(),
         span: Duration::from_secs_f64(options.seconds),
         rounds: options.rounds.into(),
+        users: options.users,
         skip_slow: options.skip_slow,
         row_bytes: options.row_bytes.into(),
         command: command(),

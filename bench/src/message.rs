@@ -59,7 +59,7 @@ pub fn status(bytes: &[u8]) -> Result<u16> {
 /// The bytes of `POST path` up to its body, for a body of `length` bytes.
 #[must_use]
 pub fn post(address: SocketAddr, path: &str, media_type: &str, bearer: Option<&str>, length: usize) -> String {
-    let bearer = bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let bearer = authorization(bearer);
     format!(
         "POST {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Content-Type: {media_type}\r\nAccept: application/json\r\nContent-Length: {length}\r\n\r\n"
     )
@@ -67,8 +67,12 @@ pub fn post(address: SocketAddr, path: &str, media_type: &str, bearer: Option<&s
 
 /// The bytes of `GET path`.
 #[must_use]
-pub fn get(address: SocketAddr, path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")
+pub fn get(address: SocketAddr, path: &str, bearer: Option<&str>) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{}Accept: application/json\r\n\r\n", authorization(bearer))
+}
+
+fn authorization(bearer: Option<&str>) -> String {
+    bearer.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default()
 }
 
 /// Sends one whole request on a connection of its own and waits for the answer: status and body.

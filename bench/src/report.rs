@@ -247,7 +247,8 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// A number without decimals, in groups of three digits.
-fn whole(number: f64) -> String {
+#[must_use]
+pub fn whole(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

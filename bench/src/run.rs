@@ -4,7 +4,7 @@
 
 use crate::driver::{self, Load, Window, Work};
 use crate::process::{self, Running, Usage};
-use crate::report::{Budget, Machine, Report, Row, Sample, Start};
+use crate::report::{Budget, Machine, Report, Row, Sample, Start, whole};
 use crate::server::{self, Doors, Flushes, Kind, Ready, Server};
 use crate::sink::{self, Codes};
 use crate::slowflush::SlowFlush;
@@ -46,6 +46,8 @@ pub struct Options {
     pub span: Duration,
     /// Rounds.
     pub rounds: usize,
+    /// People who are enrolled before the last starts.
+    pub users: u32,
     /// Whether to leave out the rows with slow flushes.
     pub skip_slow: bool,
     /// Bytes of a row in the ceiling.
@@ -76,7 +78,7 @@ pub fn run(options: &Options) -> Result<Report> {
 
     let counted = preload.clone().map(|preload| Flushes { preload, delay: Duration::ZERO });
     let server = Server::set_up(options.kind.clone(), options.folder.join("disk"), bench.sink, counted.clone())?;
-    let starts = vec![starts(&server, "with an empty database")?];
+    let mut starts = vec![start_often(&server, "with an empty database".into(), None, 22.0)?];
     let (running, doors, _) = server.start()?;
     bench.phase(&running, &doors, counted.as_ref(), Duration::ZERO)?;
     let memory_after_load = running.memory()?;
@@ -91,12 +93,21 @@ pub fn run(options: &Options) -> Result<Report> {
     } else if options.skip_slow {
         skipped.push("the rows with a flush of 3 ms, as was asked for".into());
     }
+    if options.users > 0 && server.can_be_seeded() {
+        // Flushes are as the disk makes them: neither a start nor memory is about them.
+        let server = Server::set_up(options.kind.clone(), options.folder.join("users"), bench.sink, None)?;
+        server.seed(options.users)?;
+        let what = format!("with {} users enrolled", whole(options.users.into()));
+        starts.push(start_often(&server, what, Some(150.0), 64.0)?);
+    } else {
+        skipped.push("starts with many users, as was asked for, or because the stand-in has none".into());
+    }
     progress("");
     Ok(Report { command: options.command.clone(), machine, server: server.name(), rows: bench.rows, starts, memory_after_load, skipped })
 }
 
 /// Starts the server several times, and looks at its memory after the last.
-fn starts(server: &Server, what: &str) -> Result<Start> {
+fn start_often(server: &Server, what: String, budget_ms: Option<f64>, budget_megabytes: f64) -> Result<Start> {
     let mut first_answer_ms = Vec::new();
     loop {
         progress(&format!("start {} of {STARTS}, {what}", first_answer_ms.len() + 1));
@@ -106,7 +117,7 @@ fn starts(server: &Server, what: &str) -> Result<Start> {
             std::thread::sleep(Duration::from_secs(1));
             let memory = running.memory()?;
             running.stop()?;
-            return Ok(Start { what: what.into(), first_answer_ms, memory, budget_ms: None, budget_megabytes: Some(22.0) });
+            return Ok(Start { what, first_answer_ms, memory, budget_ms, budget_megabytes: Some(budget_megabytes) });
         }
         running.stop()?;
     }
@@ -312,7 +323,7 @@ fn machine(folder: &Path) -> Result<Machine> {
 }
 
 /// One line on a terminal that is overwritten; nothing in a pipe.
-fn progress(what: &str) {
+pub fn progress(what: &str) {
     let mut terminal = std::io::stderr();
     if terminal.is_terminal() {
         // A terminal that is gone need not be told.

@@ -4,6 +4,7 @@
 
 use crate::message;
 use crate::process::Running;
+use crate::seed;
 use crate::slowflush::SlowFlush;
 use crate::traffic;
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to its first answer before the run is given up.
@@ -105,6 +106,29 @@ impl Server {
         }
     }
 
+    /// Whether people can be enrolled in it beforehand.
+    #[must_use]
+    pub fn can_be_seeded(&self) -> bool {
+        matches!(self.kind, Kind::Countersign(_))
+    }
+
+    /// Enrols `people` while the server is not running, and makes sure that the server then knows the last of them.
+    ///
+    /// # Errors
+    /// The database takes them not, or the server does not know them.
+    pub fn seed(&self, people: u32) -> Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["seed", "--tenant", TENANT, "--people", &people.to_string()]);
+        command.arg("--database").arg(self.folder.join(DATABASE)).arg("--master-key").arg(self.folder.join(MASTER_KEY));
+        ensure!(command.status()?.success(), "the people were not enrolled");
+        let (running, doors, _) = self.start()?;
+        let path = format!("/ciam-mfa/v2/users/{}/mfadevices", seed::login(people - 1));
+        let (status, body) = message::call(doors.address, message::get(doors.address, &path, Some(&doors.token)).as_bytes())?;
+        let body = String::from_utf8_lossy(&body);
+        ensure!(status == 200 && body.contains(seed::DEVICE), "the server does not know who was enrolled: {status} {body}");
+        running.stop()
+    }
+
     /// Starts it, and asks for a token until it gives one: also says how long that took.
     ///
     /// # Errors
@@ -168,47 +192,46 @@ fn preload(command: &mut Command, flushes: Option<&Flushes>, folder: &Path) -> O
 
 const CONFIG: &str = "countersign.toml";
 const TENANT: &str = "bench";
+const DATABASE: &str = "countersign.db";
+const MASTER_KEY: &str = "master.key";
 
 /// The settings file: everything as it is by default, except that loopback and plain HTTP are allowed for the sink.
 fn settings(listen: SocketAddr, folder: &Path) -> Result<String> {
     let path = |name: &str| -> Result<Value> { Ok(json!(std::path::absolute(folder.join(name))?)) };
     Ok(format!(
-        "[server]\nlisten = \"{listen}\"\n[storage]\npath = {}\n[secrets]\nmaster_key_file = {}\n[egress]\nallow = [\"127.0.0.1/32\"]\nallow_plain_http = true\n[log]\nlevel = \"warn\"\n",
-        path("countersign.db")?,
-        path("master.key")?,
+        "[server]\nlisten = \"{listen}\"\n[storage]\npath = {}\n[secrets]\nmaster_key_file = {}\n[egress]\nallow = [\"127.0.0.0/8\"]\nallow_plain_http = true\n[log]\nlevel = \"warn\"\n",
+        path(DATABASE)?,
+        path(MASTER_KEY)?,
     ))
 }
 
 /// Makes the tenant, its client, and the provider with its route; gives the client's id and secret.
 fn configure(program: &Path, config: &Path, sink: SocketAddr) -> Result<(String, String)> {
-    run(program, config, &["tenant", "create", TENANT], None)?;
-    let client = run(program, config, &["client", "create", "--tenant", TENANT, "bench"], None)?;
     let provider = json!({
-        "method": "POST",
         "url": format!("http://{sink}/messages"),
-        "headers": { "Content-Type": "application/json" },
-        "body": r#"{"to":"{{ to }}","text":"{{ text }}"}"#,
+        "json": { "to": "{{ to }}", "text": "{{ text }}" },
+        "receipt": "/messageId",
     });
-    let arguments = ["provider", "add", "--tenant", TENANT, "--kind", "http", "--channel", "sms", "sink", "--settings", "-"];
-    run(program, config, &arguments, Some(&provider.to_string()))?;
+    let file = config.with_file_name("sink.json");
+    std::fs::write(&file, provider.to_string())?;
+    let file = file.to_str().context("a folder whose name is not UTF-8")?;
+
+    run(program, config, &["tenant", "create", TENANT])?;
+    run(program, config, &["provider", "add", TENANT, "sink", "--kind", "http", "--channel", "sms", "--file", file])?;
+    run(program, config, &["tenant", "route", "add", TENANT, "sms", "sink"])?;
+    let client = run(program, config, &["client", "create", TENANT, "bench"])?;
     let text = |name: &str| client[name].as_str().map(str::to_owned).with_context(|| format!("`client create` told no {name}"));
     Ok((text("client_id")?, text("client_secret")?))
 }
 
 /// Runs one command of the server with `--json`, and reads what it says.
-fn run(program: &Path, config: &Path, arguments: &[&str], input: Option<&str>) -> Result<Value> {
-    use std::io::Write;
-    use std::process::Stdio;
+fn run(program: &Path, config: &Path, arguments: &[&str]) -> Result<Value> {
     let mut command = Command::new(program);
-    command.args(arguments).arg("--config").arg(config).arg("--json");
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().with_context(|| format!("starting {}", program.display()))?;
-    let mut stdin = child.stdin.take().context("a pipe was asked for")?;
-    stdin.write_all(input.unwrap_or_default().as_bytes())?;
-    drop(stdin);
-    let done = child.wait_with_output()?;
+    command.args(arguments).arg("--config").arg(config).arg("--json").stdin(Stdio::null());
+    let done = command.output().with_context(|| format!("starting {}", program.display()))?;
     if !done.status.success() {
-        bail!("`countersign {}` fails: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim_end());
+        let said = [done.stdout, done.stderr].concat();
+        bail!("`countersign {}` fails: {}", arguments.join(" "), String::from_utf8_lossy(&said).trim_end());
     }
     serde_json::from_slice(&done.stdout).with_context(|| format!("`countersign {} --json` told no JSON", arguments.join(" ")))
 }

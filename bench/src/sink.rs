@@ -32,7 +32,7 @@ pub type Codes = HashMap<u64, u32>;
 /// # Errors
 /// The sink does not answer.
 pub fn codes(address: SocketAddr) -> Result<Codes> {
-    let (status, body) = message::call(address, message::get(address, CODES).as_bytes())?;
+    let (status, body) = message::call(address, message::get(address, CODES, None).as_bytes())?;
     ensure!(status == 200, "the sink answered {status}");
     let pair = |line: &str| line.split_once(' ').and_then(|(to, code)| Some((to.parse().ok()?, code.parse().ok()?)));
     std::str::from_utf8(&body)?.lines().map(|line| pair(line).context("the sink told nonsense")).collect()

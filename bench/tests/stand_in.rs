@@ -22,7 +22,8 @@ fn a_run_against_the_stand_in_fills_every_row_and_leaves_no_data_behind() {
 
     let rows = figures["rows"].as_array().expect("rows");
     let slow = rows.iter().filter(|row| row["flush_ms"] == 3).count();
-    let counted = figures["skipped"].as_array().is_some_and(Vec::is_empty);
+    // Without a C compiler flushes are not counted, and the report says so.
+    let counted = !figures["skipped"].to_string().contains("flushes");
     assert_eq!((rows.len() - slow, slow), (7, if counted { 5 } else { 0 }), "{figures:#}");
     for row in rows {
         let round = &row["rounds"][0];
