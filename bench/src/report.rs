@@ -7,6 +7,9 @@ use crate::process::Memory;
 use serde::Serialize;
 use std::fmt::Write as _;
 
+/// The load from which on rates say more of the neighbours than of the server.
+const BUSY: f64 = 0.5;
+
 /// One row in one round.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Sample {
@@ -144,6 +147,8 @@ pub struct Machine {
     pub file_system: String,
     /// Processes that wanted to run, on average over a minute, before anything was measured.
     pub load_before: f64,
+    /// The same when everything was measured; the run itself is most of it on a quiet machine.
+    pub load_after: f64,
 }
 
 /// Everything.
@@ -211,9 +216,12 @@ impl Report {
     fn sentences(&self) -> Vec<String> {
         let machine = &self.machine;
         let mut said = vec![format!(
-            "Measured on {} cores of {}, Linux {}, data on {}, load {:.2} before the run; server: {}.",
-            machine.cores, machine.processor, machine.kernel, machine.file_system, machine.load_before, self.server
+            "Measured on {} cores of {}, Linux {}, data on {}, load {:.2} before the run and {:.2} after it; server: {}.",
+            machine.cores, machine.processor, machine.kernel, machine.file_system, machine.load_before, machine.load_after, self.server
         )];
+        if machine.load_before > BUSY {
+            said.push("The machine was busy before the run began: the ratios hold, the rates and times do not.".into());
+        }
         for start in &self.starts {
             let mut times = start.first_answer_ms.clone();
             times.sort_by(f64::total_cmp);

@@ -62,7 +62,7 @@ pub struct Options {
 /// Whatever makes the figures worthless; what merely cannot be measured here is told in the report.
 pub fn run(options: &Options) -> Result<Report> {
     std::fs::create_dir_all(&options.folder).with_context(|| format!("making {}", options.folder.display()))?;
-    let machine = machine(&options.folder)?;
+    let mut machine = machine(&options.folder)?;
     let mut skipped = Vec::new();
     let preload = match SlowFlush::compile(&options.folder) {
         Ok(preload) => Some(preload),
@@ -93,15 +93,18 @@ pub fn run(options: &Options) -> Result<Report> {
     } else if options.skip_slow {
         skipped.push("the rows with a flush of 3 ms, as was asked for".into());
     }
-    if options.users > 0 && server.can_be_seeded() {
+    if options.users == 0 {
+        skipped.push("starts with many users, as was asked for".into());
+    } else if !server.can_be_seeded() {
+        skipped.push("starts with many users: the stand-in has none".into());
+    } else {
         // Flushes are as the disk makes them: neither a start nor memory is about them.
         let server = Server::set_up(options.kind.clone(), options.folder.join("users"), bench.sink, None)?;
         server.seed(options.users)?;
         let what = format!("with {} users enrolled", whole(options.users.into()));
         starts.push(start_often(&server, what, Some(150.0), 64.0)?);
-    } else {
-        skipped.push("starts with many users, as was asked for, or because the stand-in has none".into());
     }
+    machine.load_after = load_average();
     progress("");
     Ok(Report { command: options.command.clone(), machine, server: server.name(), rows: bench.rows, starts, memory_after_load, skipped })
 }
@@ -318,8 +321,15 @@ fn machine(folder: &Path) -> Result<Machine> {
         processor: processor.unwrap_or_else(|| "an unnamed processor".into()),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         file_system,
-        load_before: read("/proc/loadavg").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(f64::NAN),
+        load_before: load_average(),
+        load_after: f64::NAN,
     })
+}
+
+/// Processes that wanted to run, on average over the last minute.
+fn load_average() -> f64 {
+    let said = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    said.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(f64::NAN)
 }
 
 /// One line on a terminal that is overwritten; nothing in a pipe.
