@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod crash;
 mod doors;
 mod house;
+mod race;
+mod server;
 mod transcripts;
 mod verbs;
 mod walls;

@@ -96,9 +96,9 @@ impl Place {
         });
         std::fs::write(place.folder.path().join("sink.json"), settings.to_string()).expect("a file");
         place.command(&["tenant", "create", "demo", "--display-name", "Demo"]);
-        place.command(&["provider", "add", "sink", "--tenant", "demo", "--kind", "http", "--channel", "sms", "--settings", "sink.json"]);
-        place.command(&["tenant", "route", "add", "demo", "--channel", "sms", "--provider", "sink"]);
-        let client: Value = serde_json::from_str(&place.command(&["client", "create", "App", "--tenant", "demo", "--json"])).expect("JSON");
+        place.command(&["provider", "add", "demo", "sink", "--channel", "sms", "--file", "sink.json"]);
+        place.command(&["tenant", "route", "add", "demo", "sms", "sink"]);
+        let client: Value = serde_json::from_str(&place.command(&["client", "create", "demo", "App", "--json"])).expect("JSON");
         place.client_id = client["client_id"].as_str().expect("a client id").to_owned();
         place.client_secret = client["client_secret"].as_str().expect("a client secret").to_owned();
         place
