@@ -1,1 +1,192 @@
-fn main() {}
+//! Measures Countersign beside the ceilings of what it is built from. See `docs/performance.md`.
+
+#![expect(clippy::disallowed_methods, reason = "real time is what a driver measures, and it waits for processes that cannot wake it")]
+
+mod ceiling;
+mod driver;
+mod histogram;
+mod message;
+mod process;
+mod report;
+mod run;
+mod seed;
+mod server;
+mod sink;
+mod slowflush;
+mod traffic;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+// The server's allocator, so that the ceilings stand on the same ground.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Starts the server, a provider that takes every message, and two ceilings; measures them side by side on this machine.
+///
+/// Nothing is built: build both programs first with `cargo build --release -p countersign -p countersign-bench`.
+#[derive(Parser)]
+#[command(name = "countersign-bench", version)]
+struct Words {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+struct Options {
+    /// The server's program [default: `countersign` beside this program]; `stand-in` tests the driver without it.
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// A folder on the disk to be measured; a new folder is made in it and removed [default: beside this program].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Connections.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Connections in the rows with a flush of 3 ms.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    slow_connections: u16,
+    /// Seconds of each row in each round, 0.1 to 60.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Rounds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Bytes that the ceiling keeps for each request.
+    #[arg(long, default_value_t = 512)]
+    row_bytes: u16,
+    /// People who are enrolled before the last starts; none leaves those out.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    users: u32,
+    /// Leave out the rows with a flush of 3 ms.
+    #[arg(long)]
+    skip_slow: bool,
+    /// Also writes everything to this file, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Also writes the tables to this file, as Markdown.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+/// The other processes of a run; they are started by it.
+#[derive(Subcommand)]
+enum Part {
+    /// The provider that takes every message.
+    #[command(hide = true)]
+    Sink,
+    /// Enrols people in a database that no server has open.
+    #[command(hide = true)]
+    Seed {
+        #[arg(long)]
+        database: PathBuf,
+        #[arg(long)]
+        master_key: PathBuf,
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        people: u32,
+    },
+    /// A ceiling.
+    #[command(hide = true)]
+    Ceiling {
+        #[command(subcommand)]
+        which: Ceiling,
+    },
+}
+
+#[derive(Subcommand)]
+enum Ceiling {
+    /// Reads JSON and writes it back.
+    Hyper {
+        #[arg(long)]
+        data: PathBuf,
+    },
+    /// Keeps a row for each request.
+    Commit {
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long, default_value_t = 512)]
+        row_bytes: usize,
+        #[arg(long)]
+        sink: Option<SocketAddr>,
+    },
+}
+
+fn main() -> Result<()> {
+    let words = Words::parse();
+    match words.part {
+        None => measure(words.options),
+        Some(Part::Sink) => sink::serve(),
+        Some(Part::Seed { database, master_key, tenant, people }) => {
+            runtime()?.block_on(seed::seed(&database, &master_key, &tenant, people))
+        }
+        Some(Part::Ceiling { which }) => runtime()?.block_on(async {
+            match which {
+                Ceiling::Hyper { data: _ } => ceiling::hyper().await,
+                Ceiling::Commit { data, row_bytes, sink } => ceiling::commit(&data, row_bytes, sink).await,
+            }
+        }),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn measure(options: Options) -> Result<()> {
+    ensure!((0.1..=60.0).contains(&options.seconds), "--seconds takes 0.1 to 60");
+    let beside = std::env::current_exe()?.parent().context("this program is in no folder")?.to_owned();
+    let program = options.server.unwrap_or_else(|| beside.join("countersign"));
+    let kind = if program.as_os_str() == "stand-in" {
+        server::Kind::StandIn
+    } else {
+        let found = program.canonicalize();
+        let build = "build it with `cargo build --release -p countersign`, or name another with --server";
+        server::Kind::Countersign(found.with_context(|| format!("no server at {}: {build}", program.display()))?)
+    };
+    let folder = options.data.unwrap_or(beside).join(format!("bench-{}", std::process::id()));
+    let told = run::Options {
+        kind,
+        folder,
+        connections: options.connections.into(),
+        slow_connections: options.slow_connections.into(),
+        span: Duration::from_secs_f64(options.seconds),
+        rounds: options.rounds.into(),
+        users: options.users,
+        skip_slow: options.skip_slow,
+        row_bytes: options.row_bytes.into(),
+        command: command(),
+    };
+    let report = run::run(&told).with_context(|| format!("the run ended early; its data is left in {}", told.folder.display()))?;
+    std::fs::remove_dir_all(&told.folder)?;
+    print!("{}", report.table());
+    if let Some(file) = options.json {
+        std::fs::write(&file, serde_json::to_string_pretty(&report)? + "\n").with_context(|| format!("writing {}", file.display()))?;
+    }
+    if let Some(file) = options.markdown {
+        std::fs::write(&file, report.markdown()).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// How this run was called, in the words in which anybody can call it.
+fn command() -> String {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let dashes = if arguments.is_empty() { "" } else { " -- " };
+    format!("cargo run --release -p countersign-bench{dashes}{}", arguments.join(" "))
+}
+
+/// Ends this process when its standard input is closed: whoever started it is gone.
+fn end_with_standard_input() {
+    std::thread::spawn(|| {
+        // An error means the same as the end.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+}

@@ -103,7 +103,7 @@ mod tests {
         let clock = Arc::new(Still::at(Timestamp::from_millis(0)));
         let production = Fleet::new(stub::loopback(), clock.clone(), None);
         let development = Fleet::new(stub::loopback(), clock.clone(), Some(Tray::new(clock)));
-        assert!(build(&production, "inbox", &[Channel::Sms], json!({})).unwrap_err().contains("does not allow"));
+        assert!(build(&production, "inbox", &[Channel::Sms], json!({})).expect_err("it is refused").contains("does not allow"));
         assert!(build(&development, "inbox", &Channel::CARRIED, json!({})).is_ok());
     }
 
@@ -113,11 +113,11 @@ mod tests {
         let smtp = || json!({"host": "mail.example.com", "from": "a@example.com"});
         assert!(build(&fleet, "smtp", &[Channel::Email], smtp()).is_ok());
         assert_eq!(
-            build(&fleet, "smtp", &[Channel::Email, Channel::Sms], smtp()).unwrap_err(),
+            build(&fleet, "smtp", &[Channel::Email, Channel::Sms], smtp()).expect_err("it is refused"),
             "a provider of kind smtp cannot serve the channel sms"
         );
         assert!(build(&fleet, "http", &[Channel::Sms, Channel::Voice, Channel::Email], json!({"url": "https://example.com/"})).is_ok());
         assert!(build(&fleet, "http", &[Channel::Totp], json!({"url": "https://example.com/"})).is_err());
-        assert_eq!(build(&fleet, "htpp", &[], json!({})).unwrap_err(), "the kind is `htpp`; it takes http, smtp or inbox");
+        assert_eq!(build(&fleet, "htpp", &[], json!({})).expect_err("it is refused"), "the kind is `htpp`; it takes http, smtp or inbox");
     }
 }

@@ -169,22 +169,22 @@ mod tests {
     #[test]
     fn line_breaks_in_a_subject_become_blanks() {
         let wording = Wording { subject: Some("a\r\nBcc: {{ tenant }}\n".into()), ..text("x") };
-        assert_eq!(write(&wording, "b\r\nc").1.unwrap().subject.unwrap(), "a  Bcc: b  c");
+        assert_eq!(write(&wording, "b\r\nc").1.expect("it is taken").subject.expect("it is taken"), "a  Bcc: b  c");
     }
 
     #[test]
     fn a_name_that_has_no_value_is_told_with_those_that_have() {
         assert_eq!(
-            write(&text("one\n{{ kode }}"), "T").1.unwrap_err(),
+            write(&text("one\n{{ kode }}"), "T").1.expect_err("it is refused"),
             "text: a name in it has no value (line 2); `kode` is none of code, spoken_code, minutes, tenant, application, user"
         );
-        assert!(write(&text("{{ code"), "T").1.unwrap_err().starts_with("text: line 1: "));
+        assert!(write(&text("{{ code"), "T").1.expect_err("it is refused").starts_with("text: line 1: "));
     }
 
     #[test]
     fn a_text_message_has_an_end() {
         assert!(write(&text(&"é".repeat(1_600)), "T").1.is_ok());
-        assert_eq!(write(&text(&"é".repeat(1_601)), "T").1.unwrap_err(), "text: it becomes longer than 1600 characters");
+        assert_eq!(write(&text(&"é".repeat(1_601)), "T").1.expect_err("it is refused"), "text: it becomes longer than 1600 characters");
         let letter = Wording { subject: Some("s".into()), ..text(&"e".repeat(1_601)) };
         assert!(write(&letter, "T").1.is_ok());
     }
@@ -196,7 +196,8 @@ mod tests {
         let wording = text("{{ code }} {{ spoken_code }}");
         for _ in 0..3 {
             let code = Code::draw(6, &chance);
-            let written = quill.write(&wording, &Values { code: &code, minutes: 5, tenant: "T", application: "A", user: "u" }).unwrap();
+            let written =
+                quill.write(&wording, &Values { code: &code, minutes: 5, tenant: "T", application: "A", user: "u" }).expect("it is taken");
             let spoken: Vec<String> = code.reveal().chars().map(String::from).collect();
             assert_eq!(written.text, format!("{} {}", code.reveal(), spoken.join(" ")));
         }

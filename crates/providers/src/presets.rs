@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn an_option_that_is_missing_or_unknown_is_named() {
-        let told = |name: &str, given: &[(&str, &str)]| settings(name, &options(given)).unwrap_err();
+        let told = |name: &str, given: &[(&str, &str)]| settings(name, &options(given)).expect_err("it is refused");
         assert!(told("vonag", &[]).contains("there are infobip, infobip-v2, twilio, twilio-voice, vonage"));
         assert!(told("vonage", &[]).contains("needs the option `from`"));
         assert!(told("vonage", &[("form", "x")]).contains("knows no option `form`; it takes from, url"));

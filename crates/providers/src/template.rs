@@ -334,10 +334,10 @@ mod tests {
     #[test]
     fn a_name_without_a_value_is_an_error_and_can_be_asked_about() {
         let values = context! { a => "1" };
-        assert_eq!(fill("x\n{{ b }}", Landing::Plain, &values).unwrap_err(), "a name in it has no value (line 2)");
-        assert_eq!(fill("x\n{{ b }}", Landing::Json, &values).unwrap_err(), "a name in it has no value (line 2)");
+        assert_eq!(fill("x\n{{ b }}", Landing::Plain, &values).expect_err("it is refused"), "a name in it has no value (line 2)");
+        assert_eq!(fill("x\n{{ b }}", Landing::Json, &values).expect_err("it is refused"), "a name in it has no value (line 2)");
         assert_eq!(
-            fill("{{ b | default('-') }}{% if b is defined %}b{% else %}none{% endif %}", Landing::Plain, &values).unwrap(),
+            fill("{{ b | default('-') }}{% if b is defined %}b{% else %}none{% endif %}", Landing::Plain, &values).expect("it is taken"),
             "-none"
         );
     }
@@ -367,13 +367,14 @@ mod tests {
 
     #[test]
     fn a_page_is_full_at_its_bound_and_the_fuel_ends() {
-        let sheet = Sheet::compile("{{ a }}{{ a }}", Landing::Plain, 7).unwrap();
-        assert_eq!(sheet.fill(&context! { a => "abc" }).unwrap(), "abcabc");
+        let sheet = Sheet::compile("{{ a }}{{ a }}", Landing::Plain, 7).expect("it is taken");
+        assert_eq!(sheet.fill(&context! { a => "abc" }).expect("it is taken"), "abcabc");
         assert_eq!(sheet.fill(&context! { a => "abcd" }), Err(Blot::TooLong { most: 7 }));
         let long = "{{ a }}".repeat(SOURCE_MOST / 7);
         assert!(Sheet::compile(&format!("{long}{long}"), Landing::Plain, 10).is_err());
         let costly = "{{a+a+a+a+a+a+a+a+a+a+a+a+a+a+a+a+a+a+a+a+a}}".repeat(SOURCE_MOST / 46);
-        let told = Sheet::compile(&costly, Landing::Plain, SOURCE_MOST).unwrap().fill(&context! { a => 0 }).map(Cow::into_owned);
+        let told =
+            Sheet::compile(&costly, Landing::Plain, SOURCE_MOST).expect("it is taken").fill(&context! { a => 0 }).map(Cow::into_owned);
         assert!(matches!(told, Err(Blot::Broken { .. })), "{told:?}");
     }
 

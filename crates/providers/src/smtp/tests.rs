@@ -187,7 +187,10 @@ async fn a_letter_without_html_is_plain_text() {
     assert!(sent(&server.provider(), email("Your code is 523471\n.\n..\nend")).await.is_ok());
     let letter = server.letters().concat();
     assert!(letter.contains("Content-Type: text/plain; charset=utf-8\r\n") && !letter.contains("multipart"));
-    assert!(letter.ends_with("\r\n\r\nYour code is 523471\r\n..\r\n...\r\nend\r\n\r\n.\r\n"), "dots are doubled (RFC 5321 §4.5.2): {letter}");
+    assert!(
+        letter.ends_with("\r\n\r\nYour code is 523471\r\n..\r\n...\r\nend\r\n\r\n.\r\n"),
+        "dots are doubled (RFC 5321 §4.5.2): {letter}"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +214,10 @@ async fn nothing_in_a_message_makes_a_header() {
     message.from = Some("\"Tenant, Inc.\" <mfa@tenant.example>".into());
     assert!(sent(&server.provider(), message).await.is_ok());
     let letter = server.letters().pop().expect("a letter");
-    assert!(letter.contains("@tenant.example>\r\n") && letter.contains("From: =?utf-8?b?VGVuYW50LCBJbmMu?= <mfa@tenant.example>\r\n"), "{letter}");
+    assert!(
+        letter.contains("@tenant.example>\r\n") && letter.contains("From: =?utf-8?b?VGVuYW50LCBJbmMu?= <mfa@tenant.example>\r\n"),
+        "{letter}"
+    );
 }
 
 #[tokio::test]
@@ -388,7 +394,7 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         (json!({"host": "mail.example.com", "from": "nobody"}), &[], "from is no mailbox; write `Name <name@example.com>`"),
         (json!({"host": "mail.example.com", "reply_to": "a@b.c\r\nX: y"}), &[], "reply_to is no mailbox"),
     ] {
-        let told = Smtp::build(&settings, &kept(secrets), loopback()).map(|_| ()).unwrap_err();
+        let told = Smtp::build(&settings, &kept(secrets), loopback()).map(|_| ()).expect_err("it is refused");
         assert!(told.contains(expected), "{settings} told: {told}");
     }
 }

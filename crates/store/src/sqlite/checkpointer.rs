@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How often it looks whether there is something to carry.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The length of the log at which the writer lends a moment to begin it anew.
-pub(super) const LOG_BYTES: u64 = 64 << 20;
+const LOG_BYTES: u64 = 64 << 20;
 /// How long that moment may be while a reader holds on to the log.
 const MOMENT: Duration = Duration::from_millis(20);
 /// How long the writer waits for another process.
@@ -59,7 +59,9 @@ pub(super) fn run(desk: &Arc<Desk>, connection: &Connection, bell: &Bell) {
                 failing = false;
                 if log.carried == log.frames {
                     carried = commits;
-                } else if log.bytes(desk.counters.page_bytes()) > LOG_BYTES {
+                }
+                // The writer has gone on meanwhile, or the log would have begun anew by itself.
+                if log.bytes(desk.counters.page_bytes()) > LOG_BYTES {
                     desk.log_is_long.store(true, Ordering::Relaxed);
                 }
             }

@@ -224,7 +224,7 @@ impl fmt::Debug for Sqlite {
 impl Store for Sqlite {
     fn find(&self, tenant: TenantId, key: Key) -> Pending<'_, Result<Option<Held<Record>>, Fault>> {
         self.read(move |reader| {
-            let found = reader.reads.find(tenant, Way::of(tenant, key), |_, _| {})?;
+            let found = reader.reads.find(tenant, Way::of(tenant, key), |_| {})?;
             Ok(found.into_iter().next())
         })
     }
@@ -235,7 +235,7 @@ impl Store for Sqlite {
 
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
         self.read(move |reader| {
-            let found = reader.reads.find(tenant, Way::Of(*user.as_bytes()), |_, _| {})?;
+            let found = reader.reads.find(tenant, Way::Of(*user.as_bytes()), |_| {})?;
             let factors = found.into_iter().filter_map(|held| match held.noun {
                 Record::Factor(noun) => Some(Held { noun, version: held.version }),
                 _ => None,
@@ -333,7 +333,6 @@ fn writing(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", checkpointer::LOG_BYTES.cast_signed())?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     if let Some(most) = options.most_bytes {
         let page_bytes: u32 = connection.query_row("PRAGMA page_size", (), |row| row.get(0))?;

@@ -3,9 +3,10 @@
 //! Owns the names of tables and columns, and all SQL that reads or writes one row. Everything here is prepared once per
 //! connection: looking a statement up by its text would cost as much as running it.
 
+use countersign_core::nouns::event::Event;
 use countersign_core::nouns::user::Realm;
 use countersign_core::ports::{Held, Key, Record, Version};
-use countersign_core::words::id::TenantId;
+use countersign_core::words::id::{EventId, TenantId};
 use countersign_core::words::refusal::Fault;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Row, Statement, ToSql};
@@ -85,7 +86,7 @@ impl Shelf {
         Ok(Held { noun: noun.map_err(|error| Trouble::unreadable(self.table(), &error))?, version })
     }
 
-    /// The noun of a row whose last two columns are `version, body`, beginning at `first`.
+    /// The noun of a row in which `version, body` begin at `first`.
     pub(super) fn read_row(self, row: &Row<'_>, first: usize) -> Result<Held<Record>, Trouble> {
         let body = row.get_ref(first + 1)?.as_bytes().map_err(|_| Trouble::Damaged(format!("a row of {} has no body", self.table())))?;
         self.read(row.get(first)?, body)
@@ -97,6 +98,15 @@ impl Shelf {
 pub(super) struct Spot {
     pub(super) shelf: Shelf,
     pub(super) id: [u8; 16],
+}
+
+/// A row as a judge was shown it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    pub(super) spot: Spot,
+    /// Its number in the table, by which it is replaced without looking for its key again.
+    pub(super) row: i64,
+    pub(super) version: Version,
 }
 
 /// How a key finds its rows.
@@ -202,15 +212,15 @@ impl<'c> Reads<'c> {
     pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             by_key: each(|shelf| {
-                connection.prepare(&format!("SELECT version, body FROM {} WHERE tenant = ?1 AND id = ?2", shelf.table()))
+                connection.prepare(&format!("SELECT row, version, body FROM {} WHERE tenant = ?1 AND id = ?2", shelf.table()))
             })?,
-            user_named: connection.prepare("SELECT id, version, body FROM users WHERE tenant = ?1 AND named = ?2")?,
-            factors_of: connection.prepare("SELECT id, version, body FROM factors WHERE tenant = ?1 AND owner = ?2 ORDER BY id")?,
+            user_named: connection.prepare("SELECT row, version, body, id FROM users WHERE tenant = ?1 AND named = ?2")?,
+            factors_of: connection.prepare("SELECT row, version, body, id FROM factors WHERE tenant = ?1 AND owner = ?2 ORDER BY id")?,
         })
     }
 
     /// Reads what `way` leads to, and tells `found` where each of it is.
-    pub(super) fn find(&mut self, tenant: TenantId, way: Way, mut found: impl FnMut(Spot, Version)) -> Result<Vec<Held<Record>>, Trouble> {
+    pub(super) fn find(&mut self, tenant: TenantId, way: Way, mut found: impl FnMut(Shown)) -> Result<Vec<Held<Record>>, Trouble> {
         let (statement, id, shelf) = match &way {
             Way::Spot(spot) => (&mut self.by_key[spot.shelf as usize], &spot.id, spot.shelf),
             Way::Named(named) => (&mut self.user_named, named, Shelf::Users),
@@ -221,23 +231,25 @@ impl<'c> Reads<'c> {
         let mut rows = statement.raw_query();
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
-            let (spot, first) = match way {
-                Way::Spot(spot) => (spot, 0),
-                Way::Named(_) | Way::Of(_) => (Spot { shelf, id: row.get(0)? }, 1),
+            let spot = match way {
+                Way::Spot(spot) => spot,
+                Way::Named(_) | Way::Of(_) => Spot { shelf, id: row.get(3)? },
             };
-            let held = shelf.read_row(row, first)?;
-            found(spot, held.version);
+            let held = shelf.read_row(row, 1)?;
+            found(Shown { spot, row: row.get(0)?, version: held.version });
             all.push(held);
         }
         Ok(all)
     }
 
-    /// The version at `spot`, without the noun.
-    pub(super) fn version(&mut self, tenant: TenantId, spot: Spot) -> Result<Option<Version>, Trouble> {
+    /// The row at `spot`, without the noun.
+    pub(super) fn shown(&mut self, tenant: TenantId, spot: Spot) -> Result<Option<Shown>, Trouble> {
         let statement = &mut self.by_key[spot.shelf as usize];
         statement.raw_bind_parameter(1, tenant.as_bytes())?;
         statement.raw_bind_parameter(2, spot.id)?;
-        Ok(statement.raw_query().next()?.map(|row| row.get(0)).transpose()?)
+        let mut rows = statement.raw_query();
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some(Shown { spot, row: row.get(0)?, version: row.get(1)? }))
     }
 }
 
@@ -247,8 +259,15 @@ pub(super) struct Writes<'c> {
     replace: [Statement<'c>; 9],
     remove: [Statement<'c>; 9],
     event: Statement<'c>,
+    events: Statement<'c>,
     body: Vec<u8>,
+    /// Events of this transaction that are not written yet, and their bodies one after the other.
+    told: Vec<(TenantId, EventId, usize)>,
+    told_bodies: Vec<u8>,
 }
+
+/// Events that are written by one statement.
+const TOGETHER: usize = 16;
 
 impl<'c> Writes<'c> {
     pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
@@ -264,13 +283,12 @@ impl<'c> Writes<'c> {
         };
         let replace = |shelf: Shelf| {
             let column = match shelf.column() {
-                Some((name, true)) => format!(", {name} = ?5"),
+                Some((name, true)) => format!(", {name} = ?4"),
                 Some((_, false)) | None => String::new(),
             };
             let table = shelf.table();
-            connection.prepare(&format!(
-                "UPDATE OR IGNORE {table} SET version = version + 1, body = ?3{column} WHERE tenant = ?1 AND id = ?2 AND version = ?4"
-            ))
+            connection
+                .prepare(&format!("UPDATE OR IGNORE {table} SET version = version + 1, body = ?3{column} WHERE row = ?1 AND version = ?2"))
         };
         let remove =
             |shelf: Shelf| connection.prepare(&format!("DELETE FROM {} WHERE tenant = ?1 AND id = ?2 AND version = ?3", shelf.table()));
@@ -278,8 +296,12 @@ impl<'c> Writes<'c> {
             insert: each(insert)?,
             replace: each(replace)?,
             remove: each(remove)?,
-            event: connection.prepare("INSERT INTO events (tenant, id, body) VALUES (?1, ?2, ?3)")?,
+            event: connection.prepare("INSERT INTO events (tenant, id, body) VALUES (?, ?, ?)")?,
+            events: connection
+                .prepare(&format!("INSERT INTO events (tenant, id, body) VALUES (?, ?, ?){}", ", (?, ?, ?)".repeat(TOGETHER - 1)))?,
             body: Vec::with_capacity(1024),
+            told: Vec::with_capacity(512),
+            told_bodies: Vec::with_capacity(64 << 10),
         })
     }
 
@@ -295,39 +317,64 @@ impl<'c> Writes<'c> {
         Ok(statement.raw_execute()? == 1)
     }
 
-    /// Puts `record` in the place of `version`; says whether that was there, and its new unique names were free.
-    pub(super) fn replace(&mut self, tenant: TenantId, record: &Record, version: Version) -> Result<bool, Trouble> {
+    /// Puts `record` in the place of the version that was shown; says whether its new unique names were free.
+    pub(super) fn replace(&mut self, shown: Shown, record: &Record) -> Result<bool, Trouble> {
         write_body(record, &mut self.body)?;
-        let Spot { shelf, id } = spot(tenant, record);
-        let statement = &mut self.replace[shelf as usize];
-        statement.raw_bind_parameter(1, tenant.as_bytes())?;
-        statement.raw_bind_parameter(2, id)?;
+        let statement = &mut self.replace[shown.spot.shelf as usize];
+        statement.raw_bind_parameter(1, shown.row)?;
+        statement.raw_bind_parameter(2, shown.version)?;
         statement.raw_bind_parameter(3, Json(&self.body))?;
-        statement.raw_bind_parameter(4, version)?;
-        if matches!(shelf.column(), Some((_, true))) {
-            bind_column(statement, 5, record)?;
+        if matches!(shown.spot.shelf.column(), Some((_, true))) {
+            bind_column(statement, 4, record)?;
         }
         Ok(statement.raw_execute()? == 1)
     }
 
-    /// Takes `version` out; says whether that was there.
-    pub(super) fn remove(&mut self, tenant: TenantId, spot: Spot, version: Version) -> Result<bool, Trouble> {
-        let statement = &mut self.remove[spot.shelf as usize];
-        statement.raw_bind_parameter(1, tenant.as_bytes())?;
-        statement.raw_bind_parameter(2, spot.id)?;
-        statement.raw_bind_parameter(3, version)?;
+    /// Takes out the version that was shown.
+    pub(super) fn remove(&mut self, shown: Shown) -> Result<bool, Trouble> {
+        let statement = &mut self.remove[shown.spot.shelf as usize];
+        statement.raw_bind_parameter(1, shown.row)?;
+        statement.raw_bind_parameter(2, shown.version)?;
         Ok(statement.raw_execute()? == 1)
     }
 
-    /// Adds an event.
-    pub(super) fn tell(&mut self, tenant: TenantId, event: &countersign_core::nouns::event::Event) -> Result<(), Trouble> {
-        self.body.clear();
-        serde_json::to_writer(&mut self.body, event).map_err(|_| Trouble::Damaged("an event cannot be written as JSON".into()))?;
-        self.event.raw_bind_parameter(1, tenant.as_bytes())?;
-        self.event.raw_bind_parameter(2, event.id.as_bytes())?;
-        self.event.raw_bind_parameter(3, Json(&self.body))?;
-        self.event.raw_execute()?;
+    /// Adds an event to those that [`Writes::flush`] writes.
+    pub(super) fn tell(&mut self, tenant: TenantId, event: &Event) -> Result<(), Trouble> {
+        serde_json::to_writer(&mut self.told_bodies, event).map_err(|_| Trouble::Damaged("an event cannot be written as JSON".into()))?;
+        self.told.push((tenant, event.id, self.told_bodies.len()));
         Ok(())
+    }
+
+    /// Writes the events that were told in this transaction, many with one statement: they all go to the same page.
+    pub(super) fn flush(&mut self) -> Result<(), Trouble> {
+        let mut begin = 0;
+        for group in self.told.chunks(TOGETHER) {
+            let together = group.len() == TOGETHER;
+            let statement = if together { &mut self.events } else { &mut self.event };
+            let mut index = 0;
+            for (tenant, id, end) in group {
+                statement.raw_bind_parameter(index + 1, tenant.as_bytes())?;
+                statement.raw_bind_parameter(index + 2, id.as_bytes())?;
+                statement.raw_bind_parameter(index + 3, Json(&self.told_bodies[begin..*end]))?;
+                begin = *end;
+                if together {
+                    index += 3;
+                } else {
+                    statement.raw_execute()?;
+                }
+            }
+            if together {
+                statement.raw_execute()?;
+            }
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// Forgets the events of a transaction that does not happen.
+    pub(super) fn forget(&mut self) {
+        self.told.clear();
+        self.told_bodies.clear();
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn look(
     after: Option<[u8; 16]>,
 ) -> Result<Found, Trouble> {
     let mut removals = Removals { tenant: Some(tenant), now: now.as_millis(), ..Removals::default() };
-    let mut older = |table_and: &str, floor: &[u8; 16], room: usize| -> Result<Vec<[u8; 16]>, Trouble> {
+    let older = |table_and: &str, floor: &[u8; 16], room: usize| -> Result<Vec<[u8; 16]>, Trouble> {
         let sql = format!("SELECT id FROM {table_and} tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3");
         let mut statement = connection.prepare_cached(&sql)?;
         let ids = statement.query_map((tenant.as_bytes(), floor, room as i64), |row| row.get(0))?;

@@ -10,10 +10,10 @@
 
 use super::checkpointer;
 use super::queue::Queue;
-use super::rows::{Reads, Spot, Trouble, Way, Writes, spot, unavailable};
+use super::rows::{Reads, Shown, Spot, Trouble, Way, Writes, spot, unavailable};
 use super::stats::Counters;
 use super::sweep::{self, Removals};
-use countersign_core::ports::{Change, Judge, Key, Outcome, Seen, Step, Version, Write};
+use countersign_core::ports::{Change, Judge, Key, Outcome, Seen, Step, Write};
 use countersign_core::words::id::TenantId;
 use countersign_core::words::refusal::Fault;
 use rusqlite::{Connection, Statement};
@@ -155,6 +155,15 @@ enum Applied {
     Senseless(&'static str),
 }
 
+/// Where a write goes.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Where nothing is.
+    Free,
+    /// Where this is.
+    Held(Shown),
+}
+
 struct Writer<'c> {
     desk: &'c Desk,
     connection: &'c Connection,
@@ -164,8 +173,8 @@ struct Writer<'c> {
     sweeper: sweep::Removing<'c>,
     reads: Reads<'c>,
     writes: Writes<'c>,
-    /// What the present judge was shown, and at which version.
-    read: Vec<(Spot, Version)>,
+    /// What the present judge was shown.
+    read: Vec<Shown>,
     /// Where the present judge was shown that nothing is.
     absent: Vec<Spot>,
 }
@@ -288,6 +297,10 @@ impl<'c> Writer<'c> {
                 }
             }
         }
+        if let Err(trouble) = self.writes.flush() {
+            self.roll_back();
+            return Err(Lost::Middle(Stop::Failed(trouble)));
+        }
         self.commit().map_err(Lost::Commit)
     }
 
@@ -301,7 +314,8 @@ impl<'c> Writer<'c> {
         })
     }
 
-    fn roll_back(&self) {
+    fn roll_back(&mut self) {
+        self.writes.forget();
         // SQLite has done it already after some failures.
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
@@ -313,7 +327,13 @@ impl<'c> Writer<'c> {
     /// One chore in a transaction of its own.
     fn chore<T>(&mut self, answer: oneshot::Sender<Result<T, Fault>>, work: impl FnOnce(&mut Self) -> Result<T, Trouble>) -> bool {
         let done = self.begin.raw_execute().map_err(Trouble::from).and_then(|_| {
-            let done = work(self).inspect_err(|_| self.roll_back())?;
+            let done = match work(self) {
+                Ok(done) => done,
+                Err(trouble) => {
+                    self.roll_back();
+                    return Err(trouble);
+                }
+            };
             self.commit()?;
             Ok(done)
         });
@@ -368,7 +388,7 @@ impl<'c> Writer<'c> {
     fn look(&mut self, tenant: TenantId, key: Key, seen: &mut Seen) -> Result<(), Trouble> {
         let way = Way::of(tenant, key);
         let read = &mut self.read;
-        let found = self.reads.find(tenant, way, |spot, version| read.push((spot, version)))?;
+        let found = self.reads.find(tenant, way, |shown| read.push(shown))?;
         if let (Way::Spot(spot), true) = (way, found.is_empty()) {
             self.absent.push(spot);
         }
@@ -391,18 +411,13 @@ impl<'c> Writer<'c> {
         if manner == Manner::Careful || twice {
             return self.apply_careful(tenant, change, &spots);
         }
+        let mut places = Vec::with_capacity(spots.len());
         for (write, spot) in change.writes.iter().zip(&spots) {
-            let fits = match write {
-                // Where the judge was shown something, there is no room.
-                Write::Insert(_) => !self.read.iter().any(|(it, _)| it == spot),
-                Write::Replace(_, version) | Write::Remove(_, version) => self.version_at(tenant, *spot)? == Some(*version),
-            };
-            if !fits {
-                return Ok(Applied::Stale);
-            }
+            let Some(place) = self.place(tenant, write, *spot)? else { return Ok(Applied::Stale) };
+            places.push(place);
         }
-        for (done, (write, spot)) in change.writes.iter().zip(&spots).enumerate() {
-            if !self.write(tenant, write, *spot)? {
+        for (done, (write, place)) in change.writes.iter().zip(places).enumerate() {
+            if !self.write(tenant, write, place)? {
                 // Versions were looked at above, so it is a key or a name that is taken.
                 return if done == 0 { Ok(Applied::Taken) } else { Err(Stop::Clash) };
             }
@@ -411,19 +426,23 @@ impl<'c> Writer<'c> {
         Ok(Applied::Done)
     }
 
-    /// Writes with an undo, and looks at nothing before: each write tells by itself whether it fits.
+    /// Writes with an undo, and looks before each write at what those before it have left.
     fn apply_careful(&mut self, tenant: TenantId, change: &Change, spots: &[Spot]) -> Result<Applied, Stop> {
         self.connection.execute_batch("SAVEPOINT change")?;
         for (write, spot) in change.writes.iter().zip(spots) {
-            if !self.write(tenant, write, *spot)? {
-                let applied = match write {
-                    Write::Insert(_) if self.read.iter().any(|(it, _)| it == spot) => Applied::Stale,
-                    Write::Insert(_) => Applied::Taken,
-                    Write::Replace(_, version) if self.reads.version(tenant, *spot)? == Some(*version) => Applied::Taken,
-                    Write::Replace(..) | Write::Remove(..) => Applied::Stale,
-                };
+            let shown = self.reads.shown(tenant, *spot)?;
+            let refused = match (write, shown) {
+                (Write::Insert(_), Some(_)) if self.read.iter().any(|it| it.spot == *spot) => Some(Applied::Stale),
+                (Write::Insert(_), Some(_)) => Some(Applied::Taken),
+                (Write::Insert(_), None) => (!self.write(tenant, write, Place::Free)?).then_some(Applied::Taken),
+                (Write::Replace(_, version) | Write::Remove(_, version), Some(shown)) if shown.version == *version => {
+                    (!self.write(tenant, write, Place::Held(shown))?).then_some(Applied::Taken)
+                }
+                (Write::Replace(..) | Write::Remove(..), _) => Some(Applied::Stale),
+            };
+            if let Some(refused) = refused {
                 self.connection.execute_batch("ROLLBACK TO change; RELEASE change")?;
-                return Ok(applied);
+                return Ok(refused);
             }
         }
         self.tell(tenant, change)?;
@@ -431,19 +450,27 @@ impl<'c> Writer<'c> {
         Ok(Applied::Done)
     }
 
-    fn version_at(&mut self, tenant: TenantId, spot: Spot) -> Result<Option<Version>, Trouble> {
-        match self.read.iter().find(|(it, _)| *it == spot) {
-            Some((_, version)) => Ok(Some(*version)),
-            None if self.absent.contains(&spot) => Ok(None),
-            None => self.reads.version(tenant, spot),
-        }
+    /// Where `write` goes, if it fits what the judge was shown.
+    fn place(&mut self, tenant: TenantId, write: &Write, spot: Spot) -> Result<Option<Place>, Trouble> {
+        let shown = self.read.iter().find(|it| it.spot == spot).copied();
+        let wanted = match write {
+            Write::Insert(_) => return Ok(if shown.is_none() { Some(Place::Free) } else { None }),
+            Write::Replace(_, version) | Write::Remove(_, version) => *version,
+        };
+        let shown = match shown {
+            None if !self.absent.contains(&spot) => self.reads.shown(tenant, spot)?,
+            shown => shown,
+        };
+        Ok(shown.filter(|it| it.version == wanted).map(Place::Held))
     }
 
-    fn write(&mut self, tenant: TenantId, write: &Write, spot: Spot) -> Result<bool, Trouble> {
-        match write {
-            Write::Insert(record) => self.writes.insert(tenant, record),
-            Write::Replace(record, version) => self.writes.replace(tenant, record, *version),
-            Write::Remove(_, version) => self.writes.remove(tenant, spot, *version),
+    /// Says whether the key and the unique names were free.
+    fn write(&mut self, tenant: TenantId, write: &Write, place: Place) -> Result<bool, Trouble> {
+        match (write, place) {
+            (Write::Insert(record), _) => self.writes.insert(tenant, record),
+            (Write::Replace(record, _), Place::Held(shown)) => self.writes.replace(shown, record),
+            (Write::Remove(..), Place::Held(shown)) => self.writes.remove(shown),
+            (Write::Replace(..) | Write::Remove(..), Place::Free) => Ok(false),
         }
     }
 

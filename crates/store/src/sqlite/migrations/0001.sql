@@ -1,100 +1,115 @@
 -- One table a noun. Every key begins with the tenant; ids are ordered by time, so new rows are appended. `version` counts
 -- the replacements of a row, `body` is the noun as JSON, and what stands between them is what a noun is looked up by.
+--
+-- The rows lie in the order in which they came, and the key is an index beside them. Tables WITHOUT ROWID were measured as
+-- well: a page of their tree holds eight whole rows where a page of the index holds ninety keys, so with millions of rows
+-- each look goes through seven or eight pages instead of three, and with thousands of tenants each change dirties a page
+-- of its own instead of sharing the newest one.
 
 CREATE TABLE tenants (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    name    TEXT    NOT NULL UNIQUE,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    name TEXT NOT NULL UNIQUE,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 
 -- A `client_id` is unique in the whole house: it arrives before anybody knows the tenant.
 CREATE TABLE clients (
-    tenant    BLOB    NOT NULL,
-    id        BLOB    NOT NULL,
-    version   INTEGER NOT NULL,
-    client_id TEXT    NOT NULL UNIQUE,
-    body      TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    client_id TEXT NOT NULL UNIQUE,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 
 CREATE TABLE users (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    named   BLOB    NOT NULL,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id),
+    named BLOB NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id),
     UNIQUE (tenant, named)
-) WITHOUT ROWID;
+);
 
 CREATE TABLE factors (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    owner   BLOB    NOT NULL,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    owner BLOB NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 CREATE INDEX factors_of ON factors (tenant, owner, id);
 
 CREATE TABLE challenges (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 
 -- The index is the outbox: it holds what waits and nothing else, so it stays small however much was sent.
 CREATE TABLE deliveries (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    due_at  INTEGER,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    due_at INTEGER,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 CREATE INDEX outbox ON deliveries (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE limits (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
     over_at INTEGER,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 
 CREATE TABLE providers (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    name    TEXT    NOT NULL,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id),
+    name TEXT NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id),
     UNIQUE (tenant, name)
-) WITHOUT ROWID;
+);
 
 -- `called` is realm, channel and name in one text: requests choose words by these three, without regard to case.
 CREATE TABLE templates (
-    tenant  BLOB    NOT NULL,
-    id      BLOB    NOT NULL,
+    row INTEGER PRIMARY KEY,
+    tenant BLOB NOT NULL,
+    id BLOB NOT NULL,
     version INTEGER NOT NULL,
-    called  TEXT    NOT NULL,
-    body    TEXT    NOT NULL,
-    PRIMARY KEY (tenant, id),
+    called TEXT NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id),
     UNIQUE (tenant, called)
-) WITHOUT ROWID;
+);
 
 CREATE TABLE events (
+    row INTEGER PRIMARY KEY,
     tenant BLOB NOT NULL,
-    id     BLOB NOT NULL,
-    body   TEXT NOT NULL,
-    PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
+    id BLOB NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (tenant, id)
+);
 
 -- What the health check writes: a disk that can be read and not written is not healthy.
 CREATE TABLE pulse (
