@@ -18,8 +18,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_BYTES: u64 = 64 << 20;
 /// How long that moment may be while a reader holds on to the log.
 const MOMENT: Duration = Duration::from_millis(20);
-/// How long the writer waits for another process.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Tells the checkpointer to stop.
 #[derive(Default)]
@@ -76,10 +74,10 @@ pub(super) fn run(desk: &Arc<Desk>, connection: &Connection, bell: &Bell) {
 }
 
 /// Lets the log begin anew, on the writer's own connection and between two batches.
-pub(super) fn begin_again(connection: &Connection, counters: &Counters) {
+pub(super) fn begin_again(connection: &Connection, desk: &Desk) {
     let tried = connection.busy_timeout(MOMENT).and_then(|()| {
-        let log = connection.prepare("PRAGMA wal_checkpoint(RESTART)").and_then(|mut restart| checkpoint(&mut restart, counters));
-        connection.busy_timeout(BUSY).and(log)
+        let log = connection.prepare("PRAGMA wal_checkpoint(RESTART)").and_then(|mut restart| checkpoint(&mut restart, &desk.counters));
+        connection.busy_timeout(desk.busy).and(log)
     });
     if let Err(error) = tried {
         tracing::warn!("The log could not begin anew, it is tried again later: {error}");

@@ -25,10 +25,7 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), OpenError> {
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if application(&transaction)? != APPLICATION {
-        let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-        if tables > 0 {
-            return Err(OpenError::Foreign);
-        }
+        refuse_foreign(&transaction)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.execute_batch("CREATE TABLE migrations (step INTEGER PRIMARY KEY, sha256 BLOB NOT NULL)")?;
     }
@@ -40,6 +37,12 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), OpenError> {
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Refuses a database that holds something and is not ours.
+pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
+    if tables > 0 && application(connection)? != APPLICATION { Err(OpenError::Foreign) } else { Ok(()) }
 }
 
 fn application(connection: &Connection) -> rusqlite::Result<i32> {

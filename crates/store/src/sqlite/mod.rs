@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use sweep::Walks;
 use tokio::sync::oneshot;
 use writer::{Chore, Desk, Job};
@@ -53,11 +54,13 @@ pub struct Options {
     pub queue: usize,
     /// The size at which the database refuses to grow, in bytes; the write-ahead log (at most about 64 MiB) is not counted.
     pub most_bytes: Option<u64>,
+    /// How long a change waits while another process, such as a command, writes to the same file.
+    pub busy: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { readers: 2, queue: 65_536, most_bytes: None }
+        Self { readers: 2, queue: 65_536, most_bytes: None, busy: Duration::from_secs(5) }
     }
 }
 
@@ -126,6 +129,7 @@ impl Sqlite {
             return Err(OpenError::OldSqlite(rusqlite::version()));
         }
         make_private(path).map_err(|error| OpenError::File { path: path.to_owned(), error })?;
+        migrations::refuse_foreign(&connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &options)?)?;
         let mut first = writing(path, &options)?;
         migrations::run(&mut first)?;
         let page_bytes: u32 = first.query_row("PRAGMA page_size", (), |row| row.get(0))?;
@@ -133,12 +137,13 @@ impl Sqlite {
             queue: Queue::new(options.queue),
             counters: stats::Counters::new(page_bytes.into()),
             log_is_long: AtomicBool::new(false),
+            busy: options.busy,
         });
         let questions = Arc::new(Queue::new(options.queue));
         let bell = Arc::new(Bell::default());
         let mut readers = Vec::new();
         for _ in 0..options.readers.max(1) {
-            let (questions, connection) = (questions.clone(), reading(path)?);
+            let (questions, connection) = (questions.clone(), reading(path, &options)?);
             readers.push(spawn("store-reader", move || reader::run(&questions, &connection))?);
         }
         let checkpointer = {
@@ -317,10 +322,10 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, access: OpenFlags, options: &Options) -> rusqlite::Result<Connection> {
     // Each connection stays on one thread, so SQLite need not guard it.
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE)?;
-    connection.busy_timeout(checkpointer::BUSY)?;
+    connection.busy_timeout(options.busy)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -328,7 +333,7 @@ fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
 }
 
 fn writing(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -346,8 +351,8 @@ fn writing(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn reading(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+fn reading(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(connection)
 }

@@ -290,8 +290,7 @@ impl<'c> Writes<'c> {
             connection
                 .prepare(&format!("UPDATE OR IGNORE {table} SET version = version + 1, body = ?3{column} WHERE row = ?1 AND version = ?2"))
         };
-        let remove =
-            |shelf: Shelf| connection.prepare(&format!("DELETE FROM {} WHERE tenant = ?1 AND id = ?2 AND version = ?3", shelf.table()));
+        let remove = |shelf: Shelf| connection.prepare(&format!("DELETE FROM {} WHERE row = ?1 AND version = ?2", shelf.table()));
         Ok(Self {
             insert: each(insert)?,
             replace: each(replace)?,

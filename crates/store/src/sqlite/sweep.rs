@@ -69,15 +69,17 @@ pub(super) fn look(
     after: Option<[u8; 16]>,
 ) -> Result<Found, Trouble> {
     let mut removals = Removals { tenant: Some(tenant), now: now.as_millis(), ..Removals::default() };
-    let older = |table_and: &str, floor: &[u8; 16], room: usize| -> Result<Vec<[u8; 16]>, Trouble> {
-        let sql = format!("SELECT id FROM {table_and} tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3");
-        let mut statement = connection.prepare_cached(&sql)?;
+    let older = |sql: &str, floor: &[u8; 16], room: usize| -> Result<Vec<[u8; 16]>, Trouble> {
+        let mut statement = connection.prepare_cached(sql)?;
         let ids = statement.query_map((tenant.as_bytes(), floor, room as i64), |row| row.get(0))?;
         Ok(ids.collect::<rusqlite::Result<_>>()?)
     };
-    removals.challenges = older("challenges WHERE", ChallengeId::floor(before).as_bytes(), STEP)?;
-    removals.deliveries = older("deliveries WHERE due_at IS NULL AND", DeliveryId::floor(before).as_bytes(), STEP - removals.len())?;
-    removals.events = older("events WHERE", EventId::floor(before).as_bytes(), STEP - removals.len())?;
+    let sql = "SELECT id FROM challenges WHERE tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    removals.challenges = older(sql, ChallengeId::floor(before).as_bytes(), STEP)?;
+    let sql = "SELECT id FROM deliveries WHERE tenant = ?1 AND id < ?2 AND due_at IS NULL ORDER BY id LIMIT ?3";
+    removals.deliveries = older(sql, DeliveryId::floor(before).as_bytes(), STEP - removals.len())?;
+    let sql = "SELECT id FROM events WHERE tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    removals.events = older(sql, EventId::floor(before).as_bytes(), STEP - removals.len())?;
     let room = STEP - removals.len();
     if room == 0 {
         return Ok(Found { removals, more: true, limits_after: after });

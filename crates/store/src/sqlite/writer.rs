@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Jobs of one transaction. More would make the first of them wait for longer than a flush takes.
@@ -53,6 +53,8 @@ pub(super) struct Desk {
     pub(super) counters: Counters,
     /// The checkpointer asks for a moment in which the log can begin again.
     pub(super) log_is_long: AtomicBool,
+    /// How long the writer waits for another process.
+    pub(super) busy: Duration,
 }
 
 /// Serves the queue until it is closed. `open` makes another connection when one can no longer be trusted.
@@ -212,7 +214,7 @@ impl<'c> Writer<'c> {
                 return Ended::Suspect;
             }
             if desk.log_is_long.swap(false, Ordering::Relaxed) {
-                checkpointer::begin_again(self.connection, &desk.counters);
+                checkpointer::begin_again(self.connection, desk);
             }
         }
     }
