@@ -107,3 +107,48 @@ fn egress(settings: &config::Egress) -> Result<Egress, No> {
     };
     Egress::new(settings).map_err(|why| No::usage(format!("egress: {why}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use crate::no::Kind;
+    use countersign_core::nouns::tenant::Policy;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[tokio::test]
+    async fn what_one_household_made_another_master_key_does_not_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::parse("", Some(folder.path().join("countersign.toml")), &Environment::new()).unwrap();
+        let home = Household::open(&config).unwrap();
+        let tenant = home.core.create_tenant("one", "One", Policy::default()).await.unwrap();
+        home.close_after_command().await;
+        for name in ["countersign.db", "master.key"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+
+        let key = folder.path().join("master.key");
+        std::fs::remove_file(&key).unwrap();
+        assert!(Household::open(&config).is_err_and(|no| no.kind == Kind::Refused), "no second key is made");
+        std::fs::write(&key, "00".repeat(32)).unwrap();
+        let home = Household::open(&config).unwrap();
+        assert!(home.core.standing(tenant.id).await.is_err());
+        home.close_after_command().await;
+    }
+
+    #[tokio::test]
+    async fn an_inbox_is_there_only_where_the_settings_allow_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |text: &str| {
+            let config = Config::parse(text, Some(folder.path().join("countersign.toml")), &Environment::new()).unwrap();
+            Household::open(&config).unwrap()
+        };
+        let without = open("");
+        assert!(without.inbox.is_none());
+        without.close_after_command().await;
+        let with = open("[development]\nallow_inbox = true");
+        assert!(with.inbox.is_some());
+        with.close_after_command().await;
+    }
+}

@@ -191,6 +191,8 @@ curl -s {call}/$AUTH_ID -H "Authorization: Bearer $TOKEN" -H 'Content-Type: appl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::household::Household;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_trial_keeps_its_things_where_the_user_keeps_data() {
@@ -199,6 +201,30 @@ mod tests {
         assert_eq!(folder(&[("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")]), Path::new("/data/countersign/dev"));
         assert_eq!(folder(&[("HOME", "/home/a"), ("XDG_DATA_HOME", "relative")]), Path::new("/home/a/.local/share/countersign/dev"));
         assert_eq!(folder(&[]), Path::new("countersign-dev"));
+    }
+
+    #[tokio::test]
+    async fn a_trial_goes_on_with_the_client_that_it_had_as_long_as_that_one_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::parse(SETTINGS, Some(folder.path().join("countersign.toml")), &Environment::new()).unwrap();
+        let home = Household::open(&config).unwrap();
+        let first = settle(&home.core, folder.path()).await.unwrap();
+        home.close_after_command().await;
+
+        let home = Household::open(&config).unwrap();
+        let again = settle(&home.core, folder.path()).await.unwrap();
+        assert_eq!((&again.client_id, &again.client_secret), (&first.client_id, &first.client_secret));
+
+        let tenant = home.core.tenant_named(TENANT).await.unwrap();
+        assert_eq!(tenant.routes.len(), Channel::CARRIED.len());
+        home.core.remove_client(tenant.id, &first.client_id).await.unwrap();
+        let another = settle(&home.core, folder.path()).await.unwrap();
+        assert_ne!(another.client_id, first.client_id);
+        let secret = Secret::new(another.client_secret);
+        assert!(home.core.authenticate(&another.client_id, &secret).await.is_ok());
+        let mode = std::fs::metadata(folder.path().join(CLIENT_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        home.close_after_command().await;
     }
 
     #[test]
