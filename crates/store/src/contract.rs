@@ -751,7 +751,7 @@ async fn a_leased_delivery_is_claimed_once(world: &Arc<World>) {
             let judge = move |seen: &mut Seen| {
                 let held = seen.delivery(id).expect("is there");
                 let leased = held.noun.leased(at(0));
-                *tell.lock().expect("nobody else") = leased.is_ok();
+                *tell.lock().expect("nobody else") = leased.is_some();
                 Step::Write(leased.map_or(Change::none(), |it| Change::none().replace(Record::Delivery(it), held.version)))
             };
             let answered = world.store.decide(tenant, vec![Key::Delivery(id)], Box::new(judge)).await;
