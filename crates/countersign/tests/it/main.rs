@@ -5,8 +5,12 @@
 mod crash;
 mod doors;
 mod house;
+mod providers_prism;
+mod providers_tls;
 mod race;
 mod server;
+mod smtp_real;
+mod tools;
 mod transcripts;
 mod verbs;
 mod walls;
