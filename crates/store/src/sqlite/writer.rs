@@ -61,8 +61,18 @@ pub(super) struct Desk {
     pub(super) busy: Duration,
 }
 
+/// However the writer ends, nobody waits for it in vain.
+struct Leaving<'a>(&'a Desk);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+    }
+}
+
 /// Serves the queue until it is closed. `open` makes another connection when one can no longer be trusted.
 pub(super) fn run(desk: &Arc<Desk>, first: Connection, open: &dyn Fn() -> rusqlite::Result<Connection>) {
+    let _leaving = Leaving(desk);
     let mut connection = Some(first);
     let mut waiting = VecDeque::with_capacity(BATCH);
     loop {
