@@ -67,6 +67,7 @@ pub fn until<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<
         if Instant::now() > end {
             return None;
         }
+        #[expect(clippy::disallowed_methods, reason = "a test waits for programs that tell nobody when they are ready")]
         std::thread::sleep(Duration::from_millis(50));
     }
 }
