@@ -10,6 +10,7 @@ mod providers_tls;
 mod race;
 mod server;
 mod smtp_real;
+mod store;
 mod tools;
 mod transcripts;
 mod verbs;
