@@ -238,12 +238,10 @@ impl Store for Memory {
     }
 
     fn health(&self) -> Pending<'_, Result<Health, Fault>> {
-        let queued = self
-            .tenants()
-            .values()
-            .flat_map(|it| &it.records)
-            .filter(|it| matches!(&it.noun, Record::Delivery(it) if it.due_at().is_some()))
-            .count();
-        ready(Ok(Health { engine: "memory".into(), schema: 1, queued: queued as u64, bytes: std::mem::size_of::<Self>() as u64 }))
+        let tenants = self.tenants();
+        let records: Vec<_> = tenants.values().flat_map(|it| &it.records).collect();
+        let queued = records.iter().filter(|it| matches!(&it.noun, Record::Delivery(it) if it.due_at().is_some())).count();
+        let bytes = records.len() * std::mem::size_of::<Held<Record>>();
+        ready(Ok(Health { engine: "memory".into(), schema: 1, queued: queued as u64, bytes: bytes as u64 }))
     }
 }
