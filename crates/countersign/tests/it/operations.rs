@@ -304,7 +304,7 @@ async fn a_stop_under_load_cuts_no_answer_and_begins_nothing_that_it_does_not_en
         count(Ending::Refused),
         count(Ending::Unheard)
     );
-    assert!(count(Ending::Answered) > 50, "there was no load");
+    assert!(count(Ending::Answered) > 20, "there was no load");
     let carried = sink.carried.lock().unwrap();
     for (number, ending) in &*told {
         assert_eq!(carried.contains_key(number), *ending == Ending::Answered, "{number}: {ending:?}");
@@ -317,7 +317,7 @@ enum Ending {
     Answered,
     /// No connection.
     Refused,
-    /// A connection that ended without a byte.
+    /// A connection that ended without a byte: the system took it in the moment between our last look and the closing.
     Unheard,
 }
 
