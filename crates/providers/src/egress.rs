@@ -312,7 +312,10 @@ impl Egress {
     /// # Errors
     /// [`EgressError::Barred`], [`EgressError::NameUnknown`].
     pub async fn resolve(&self, host: &str, port: u16, reach: Reach) -> Result<Vec<SocketAddr>, EgressError> {
-        self.0.guard.resolve(host, port, reach).await
+        // Asking for a name belongs to making the connection, and ends with it.
+        timeout(self.0.connect_within, self.0.guard.resolve(host, port, reach))
+            .await
+            .unwrap_or_else(|_| Err(EgressError::NameUnknown(host.to_owned())))
     }
 
     /// A TCP connection to `host`, by the same rules.

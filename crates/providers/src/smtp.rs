@@ -100,7 +100,16 @@ struct Office {
     within: Duration,
     helo: Option<ClientId>,
     slots: Semaphore,
-    idle: Mutex<VecDeque<(Instant, AsyncSmtpConnection)>>,
+    idle: Mutex<Idle>,
+}
+
+/// Connections that wait for the next letter.
+#[derive(Default)]
+struct Idle {
+    /// Since when, the longest waiting first.
+    lines: VecDeque<(Instant, AsyncSmtpConnection)>,
+    /// Whether somebody hangs up on those that wait too long.
+    watched: bool,
 }
 
 impl fmt::Debug for Smtp {
@@ -257,8 +266,8 @@ impl Office {
             Err(trouble) => return Err(trouble.told),
         };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push_back((Instant::now(), line));
-        if idle.len() == 1 {
+        idle.lines.push_back((Instant::now(), line));
+        if !std::mem::replace(&mut idle.watched, true) {
             tokio::spawn(hang_up_when_idle(Arc::downgrade(self)));
         }
         told
@@ -266,7 +275,7 @@ impl Office {
 
     /// The connection that served last, unless it has waited too long.
     fn waiting(&self) -> Option<AsyncSmtpConnection> {
-        let (since, line) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_back()?;
+        let (since, line) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).lines.pop_back()?;
         (since.elapsed() < IDLE).then_some(line)
     }
 
@@ -322,16 +331,17 @@ async fn hang_up_when_idle(office: Weak<Office>) {
     loop {
         tokio::time::sleep(IDLE).await;
         let Some(office) = office.upgrade() else { return };
-        let (old, left) = {
+        let (old, done) = {
             let mut idle = office.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let young = idle.iter().position(|(since, _)| since.elapsed() < IDLE).unwrap_or(idle.len());
-            let old: Vec<_> = idle.drain(..young).collect();
-            (old, idle.len())
+            let young = idle.lines.iter().position(|(since, _)| since.elapsed() < IDLE).unwrap_or(idle.lines.len());
+            let old: Vec<_> = idle.lines.drain(..young).collect();
+            idle.watched = !idle.lines.is_empty();
+            (old, !idle.watched)
         };
         for (_, mut line) in old {
             let _ = timeout(Duration::from_secs(1), line.quit()).await;
         }
-        if left == 0 {
+        if done {
             return;
         }
     }

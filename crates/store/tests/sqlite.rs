@@ -255,6 +255,39 @@ async fn a_rule_that_panics_harms_nobody_else() {
     assert!(is_there(&store, tenant, before.id).await && is_there(&store, tenant, after.id).await);
 }
 
+/// A judge's luggage that explodes when it is put down.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as this test wants");
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_died_leaves_nobody_waiting() {
+    let folder = Folder::new();
+    let chance = Script::default();
+    let tenant = TenantId::new(now(), &chance);
+    let store = open(&folder.file());
+    let bomb = Bomb;
+    let decided = store.decide(
+        tenant,
+        vec![],
+        Box::new(move |_| {
+            let _ = &bomb;
+            Step::Write(Change::none())
+        }),
+    );
+    let behind = insert_soon(&store, tenant, challenge(&chance));
+    assert_eq!(decided.await.expect("was told before the judge was put down"), Outcome::Done);
+    drop(behind.await);
+    let late = tokio::time::timeout(Duration::from_secs(5), insert_soon(&store, tenant, challenge(&chance))).await;
+    assert!(matches!(late, Ok(Err(Fault::Unavailable { .. }))), "{late:?}");
+    assert!(matches!(store.health().await, Err(Fault::Unavailable { .. })));
+    store.close();
+}
+
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_told_without_what_it_holds() {
     let folder = Folder::new();

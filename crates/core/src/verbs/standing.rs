@@ -16,7 +16,7 @@ use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{DoesNotOpen, Mac, Place, Secret, TenantKeys};
 use crate::words::time::Timestamp;
 use crate::words::wording::Wording;
-use quick_cache::sync::Cache;
+use quick_cache::{UnitWeighter, sync::Cache};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use std::time::Duration;
 pub const FRESH: Duration = Duration::from_secs(2);
 
 /// Tenants and clients that are remembered at a time; the least used are forgotten first.
-const TENANTS: usize = 20_000;
-const CLIENTS: usize = 50_000;
+const TENANTS: u64 = 20_000;
+const CLIENTS: u64 = 50_000;
 
 /// A tenant, with everything that it has decided, ready for use.
 #[derive(Debug)]
@@ -105,7 +105,12 @@ pub(crate) struct Knows {
 
 impl Default for Knows {
     fn default() -> Self {
-        Self { tenants: Cache::new(TENANTS), clients: Cache::new(CLIENTS), named: Cache::new(CLIENTS) }
+        // Room is made as it is needed: most houses have one tenant.
+        Self {
+            tenants: Cache::with_weighter(16, TENANTS, UnitWeighter),
+            clients: Cache::with_weighter(16, CLIENTS, UnitWeighter),
+            named: Cache::with_weighter(16, CLIENTS, UnitWeighter),
+        }
     }
 }
 

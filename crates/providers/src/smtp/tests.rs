@@ -298,6 +298,17 @@ async fn a_connection_serves_again_also_after_a_refusal() {
 }
 
 #[tokio::test]
+async fn one_task_watches_the_waiting_connections_however_many_letters_go() {
+    let server = Server::plain().await;
+    let provider = server.provider();
+    for _ in 0..20 {
+        assert!(sent(&provider, email("x")).await.is_ok());
+    }
+    // Beside it there are the server and its one connection.
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 3);
+}
+
+#[tokio::test]
 async fn a_connection_that_was_hung_up_while_it_waited_is_replaced() {
     for act in [|| HangUp, || Say("421 4.4.2 idle too long\r\n")] {
         let mails = AtomicUsize::new(0);

@@ -106,6 +106,16 @@ impl<T, L> Queue<T, L> {
         self.lanes().first.len()
     }
 
+    /// Takes nothing more in, and lets go of what waits: nobody will serve it.
+    pub(super) fn abandon(&self) {
+        let mut lanes = self.lanes();
+        lanes.closed = true;
+        let (first, second) = (std::mem::take(&mut lanes.first), std::mem::take(&mut lanes.second));
+        // What is let go of may do anything when it is dropped, so not while the lanes are held.
+        drop(lanes);
+        drop((first, second));
+    }
+
     /// Takes nothing more in; what waits is still served.
     pub(super) fn close(&self) {
         self.lanes().closed = true;

@@ -7,6 +7,10 @@
 //! same transaction cannot have changed. When an insert nobody had looked at turns out to be taken after something was
 //! written, the batch is rolled back and run again *careful*, each job with a savepoint. When a statement fails, it is
 //! rolled back and each job runs *alone*, so that one job's failure is nobody else's.
+//!
+//! When a flush fails, nothing of its batch is called done, and the connection is given up: a later flush that succeeds
+//! proves nothing about pages that the kernel has dropped. What became of such a batch is not known before the database is
+//! opened again; [`Fault::Unavailable`] does not say that it did not happen.
 
 use super::checkpointer;
 use super::queue::Queue;
@@ -57,8 +61,18 @@ pub(super) struct Desk {
     pub(super) busy: Duration,
 }
 
+/// However the writer ends, nobody waits for it in vain.
+struct Leaving<'a>(&'a Desk);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+    }
+}
+
 /// Serves the queue until it is closed. `open` makes another connection when one can no longer be trusted.
 pub(super) fn run(desk: &Arc<Desk>, first: Connection, open: &dyn Fn() -> rusqlite::Result<Connection>) {
+    let _leaving = Leaving(desk);
     let mut connection = Some(first);
     let mut waiting = VecDeque::with_capacity(BATCH);
     loop {
