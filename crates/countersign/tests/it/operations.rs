@@ -4,6 +4,7 @@
 
 use crate::raw::{Heard, connect, exchange, request};
 use crate::server::{Caller, Place, Running, Sink};
+use crate::tools::until;
 use axum::http::{StatusCode, Version};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,20 +218,14 @@ fn the_cap_on_connections_is_the_one_of_the_settings() {
     let mut place = Place::new("cap", "http://127.0.0.1:9/");
     place.settings.push(("COUNTERSIGN_LIMITS_CONNECTIONS", "3".into()));
     let _server = place.start();
-    // The look by which `start` found that it listens may still have its place.
-    let began = Instant::now();
-    let heard = loop {
-        let held: Vec<TcpStream> = (0..3).map(|_| connect(place.address)).collect();
-        std::thread::sleep(Duration::from_millis(100));
-        let heard = get(&place, "/healthz");
-        drop(held);
-        if heard.status() == Some(503) || began.elapsed() > Duration::from_secs(5) {
-            break heard;
-        }
-    };
-    assert_eq!((heard.status(), heard.header("retry-after").as_deref()), (Some(503), Some("1")), "{}", heard.text());
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(get(&place, "/healthz").status(), Some(200), "who left makes room");
+    // The look by which `start` found that it listens may still have its place, and whoever hangs up leaves it a moment later.
+    let full = until(Duration::from_secs(5), || {
+        let _held: Vec<TcpStream> = (0..3).map(|_| connect(place.address)).collect();
+        Some(get(&place, "/healthz")).filter(|it| it.status() == Some(503))
+    });
+    assert_eq!(full.expect("there is a cap").header("retry-after").as_deref(), Some("1"));
+    let room = until(Duration::from_secs(5), || (get(&place, "/healthz").status() == Some(200)).then_some(()));
+    assert!(room.is_some(), "who left makes room");
 }
 
 // ---------------------------------------------------------------------------------------------------------------- the going

@@ -1,5 +1,6 @@
 //! The real server as a process of its own, a provider that it can reach, and a client that speaks the CIAM dialect to it.
 
+use crate::tools::until;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -165,14 +166,7 @@ impl Running {
 
     /// How it ended, which must be before `within` is over.
     pub fn ended(mut self, within: Duration) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(began.elapsed() < within, "the server still runs after {within:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until(within, || self.child.try_wait().expect("a child")).unwrap_or_else(|| panic!("the server still runs after {within:?}"))
     }
 }
 
