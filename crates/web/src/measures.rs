@@ -81,10 +81,7 @@ impl Measures {
 
     /// Routes are patterns, so there are as many as doors; methods that no door takes count as one.
     pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
-        let method = match *method {
-            Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => method.clone(),
-            _ => other(),
-        };
+        let method = if is_known(method) { method.clone() } else { other() };
         let key = (method, status);
         let known = self.durations.read().expect("nobody panics while holding it");
         if let Some(histogram) = known.get(route).and_then(|it| it.get(&key)) {
@@ -102,7 +99,18 @@ impl Measures {
     }
 }
 
+/// A method as it may be told: callers can write anything there, a secret for one.
+pub(crate) fn method_name(method: &Method) -> &str {
+    if is_known(method) { method.as_str() } else { OTHER }
+}
+
+fn is_known(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS)
+}
+
 /// OpenTelemetry's word for a method that is none of the known ones.
+const OTHER: &str = "_OTHER";
+
 fn other() -> Method {
-    Method::from_bytes(b"_OTHER").expect("it is a token")
+    Method::from_bytes(OTHER.as_bytes()).expect("it is a token")
 }

@@ -69,6 +69,11 @@ impl Pulse {
         self.busy.load(Ordering::Relaxed) == 0 && (self.speaks_h2.load(Ordering::Relaxed) || !self.in_head.load(Ordering::Relaxed))
     }
 
+    /// Whether no request has come yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0 && self.resting_since.load(Ordering::Relaxed) == 0
+    }
+
     /// A request has come. It is under way until the proof is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);

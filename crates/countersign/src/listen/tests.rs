@@ -184,6 +184,30 @@ async fn a_stop_finishes_what_runs_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_stop_answers_those_whose_request_was_on_its_way() {
+    let world = world(LIMITS, None).await;
+    let mut silent = world.connect().await;
+    sleep(Duration::from_millis(50)).await;
+    // On this one thread nobody accepts these before the stop.
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let mut it = std::net::TcpStream::connect(world.at).expect("connected");
+            std::io::Write::write_all(&mut it, GET.as_bytes()).expect("sent");
+            it
+        })
+        .collect();
+    world.stop.cancel();
+    silent.write_all(GET.as_bytes()).await.expect("sent");
+    assert!(all(&mut silent).await.starts_with("HTTP/1.1 200"), "its first request was on its way");
+    for it in waiting {
+        it.set_nonblocking(true).expect("a socket");
+        let mut it = TcpStream::from_std(it).expect("a socket");
+        assert!(all(&mut it).await.starts_with("HTTP/1.1 200"));
+    }
+    timeout(Duration::from_secs(1), world.ended).await.expect("ended").expect("well");
+}
+
+#[tokio::test]
 async fn http_2_is_spoken_over_tls_and_a_renewed_certificate_is_shown() {
     let folder = tempfile::tempdir().expect("a folder");
     let files = files(folder.path());

@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod canaries;
+mod commands;
 mod crash;
 mod doors;
 mod house;
+mod operations;
 mod providers_prism;
 mod providers_tls;
 mod race;
+mod raw;
 mod server;
 mod smtp_real;
 mod store;
