@@ -85,6 +85,16 @@ struct Written {
     receipt: Option<String>,
 }
 
+/// Settings are kept and shown as they are written, so a credential stands there by its name only (invariant 7).
+fn named_secret<'a>(setting: &str, text: &'a str) -> Result<&'a str, String> {
+    if text.contains("secret.") {
+        return Ok(text);
+    }
+    Err(format!(
+        "{setting} holds the credential itself; write {{{{ secret.NAME }}}} there, and give the secret with --secret-file NAME=PATH"
+    ))
+}
+
 fn post() -> String {
     "POST".into()
 }
@@ -245,6 +255,9 @@ impl Http {
             if name == CONTENT_TYPE {
                 content_type = Some(value.to_ascii_lowercase());
             }
+            if name == AUTHORIZATION {
+                named_secret(&field, &value)?;
+            }
             headers.push((name, known.compile(&field, &value, Landing::Plain, FIELD_MOST)?));
         }
         let body = match (written.body, written.json, written.form) {
@@ -286,9 +299,11 @@ impl Http {
             }
             Some(WrittenAuth::Basic(it)) => Some(Auth::Basic(
                 known.compile("auth.basic.user", &it.user, Landing::Plain, FIELD_MOST)?,
-                known.compile("auth.basic.password", &it.password, Landing::Plain, FIELD_MOST)?,
+                known.compile("auth.basic.password", named_secret("auth.basic.password", &it.password)?, Landing::Plain, FIELD_MOST)?,
             )),
-            Some(WrittenAuth::Bearer(it)) => Some(Auth::Bearer(known.compile("auth.bearer", &it, Landing::Plain, FIELD_MOST)?)),
+            Some(WrittenAuth::Bearer(it)) => {
+                Some(Auth::Bearer(known.compile("auth.bearer", named_secret("auth.bearer", &it)?, Landing::Plain, FIELD_MOST)?))
+            }
         };
         let mut rules = Vec::new();
         for (field, meaning, list) in [

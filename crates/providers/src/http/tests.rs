@@ -133,10 +133,22 @@ fn a_value_cannot_lead_to_another_path_host_or_header() {
     for bad in ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b", "a\u{7f}b", "a\u{85}b"] {
         assert!(matches!(request(headers.clone(), text(bad)), Err(SendError::Refused(why)) if !why.contains("Evil")), "{bad:?}");
     }
-    let bearer = json!({"url": "https://api.example.com/", "auth": {"bearer": "{{ text }}"}});
+    let bearer = json!({"url": "https://api.example.com/", "auth": {"bearer": "{{ secret.password }}{{ text }}"}});
     assert!(request(bearer, text("a\r\nX-Evil: 1")).is_err());
-    let basic = json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "{{ text }}", "password": "p"}}});
+    let basic = json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "{{ text }}", "password": "{{ secret.password }}"}}});
     assert!(request(basic, text("a:b")).is_err());
+}
+
+#[test]
+fn a_credential_stands_in_the_settings_by_its_name_only() {
+    for settings in [
+        json!({"url": "https://api.example.com/", "auth": {"bearer": "k-123"}}),
+        json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "u", "password": "p"}}}),
+        json!({"url": "https://api.example.com/", "headers": {"Authorization": "App k-123"}}),
+    ] {
+        let wrong = build(settings).err().expect("refused");
+        assert!(wrong.contains("{{ secret.NAME }}") && !wrong.contains("k-123"), "{wrong}");
+    }
 }
 
 proptest! {
@@ -205,7 +217,10 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         (json!({"url": url, "body": "{\"a\": {{ text }}}", "headers": {"content-type": "application/json"}}), "outside of quotes"),
         (json!({"url": url, "headers": {"Host": "x"}}), "headers.Host is set by the client itself"),
         (json!({"url": url, "headers": {"a b": "x"}}), "is not the name of a header"),
-        (json!({"url": url, "headers": {"Authorization": "x"}, "auth": {"bearer": "x"}}), "keep one"),
+        (
+            json!({"url": url, "headers": {"Authorization": "{{ secret.password }}"}, "auth": {"bearer": "{{ secret.password }}"}}),
+            "keep one",
+        ),
         (json!({"url": url, "form": {"to": "{{ too }}"}}), "form.to uses `too`, which is none of to, to_digits, code"),
         (
             json!({"url": url, "json": {"a": [{"b": "{{ secret.apikey }}"}]}}),
