@@ -146,7 +146,7 @@ fn a_credential_stands_in_the_settings_by_its_name_only() {
         json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "u", "password": "p"}}}),
         json!({"url": "https://api.example.com/", "headers": {"Authorization": "App k-123"}}),
     ] {
-        let wrong = build(settings).err().expect("refused");
+        let Err(wrong) = build(settings) else { panic!("it must be refused") };
         assert!(wrong.contains("{{ secret.NAME }}") && !wrong.contains("k-123"), "{wrong}");
     }
 }
