@@ -206,7 +206,8 @@ impl Egress {
                 .no_proxy()
                 .connect_timeout(connect_within)
                 .pool_idle_timeout(Duration::from_secs(30))
-                .pool_max_idle_per_host(64)
+                // Requests come in bursts, one after each commit: connections that were made for one are kept for the next.
+                .pool_max_idle_per_host(256)
                 .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")));
             match &settings.proxy {
                 // The client itself then resolves the proxy alone; targets are judged before each request.
