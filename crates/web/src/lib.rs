@@ -22,6 +22,7 @@ pub use operations::Readiness;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use body::Room;
 use caller::Tokens;
 use countersign_core::Core;
 use countersign_core::ports::Inbox;
@@ -67,6 +68,7 @@ pub(crate) struct Hall {
     tokens: Tokens,
     measures: Measures,
     ids: Ids,
+    room: Room,
 }
 
 /// Every door of the house.
@@ -74,7 +76,13 @@ pub(crate) struct Hall {
 /// The server is expected to put the peer's address into each request as axum's `ConnectInfo<SocketAddr>`; without it no proxy
 /// is trusted.
 pub fn router(house: House) -> Router {
-    let hall = Arc::new(Hall { tokens: Tokens::new(&house.base_url), measures: Measures::new(), ids: Ids::default(), house });
+    let hall = Arc::new(Hall {
+        tokens: Tokens::new(&house.base_url),
+        measures: Measures::new(),
+        ids: Ids::default(),
+        room: Room::default(),
+        house,
+    });
     // The prefix stands twice for clients that were generated from a contract whose paths repeat it (CIAM contract §1.1).
     Router::new()
         .merge(ciam::doors("/ciam-mfa/v2"))

@@ -240,6 +240,14 @@ impl TestHouse {
         self.core.authenticate(&self.client_id, &self.secret).await.expect("its own secret")
     }
 
+    /// An access token of the client.
+    pub async fn token(&self) -> String {
+        let (id, secret) = (&self.client_id, self.secret.reveal());
+        let body = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
+        let heard = self.post("/ciam-mfa/v2/get/token", body).await;
+        heard.json()["access_token"].as_str().expect("a token").to_owned()
+    }
+
     pub async fn ask(&self, request: Request<Body>) -> Heard {
         let (parts, body) = self.doors.clone().oneshot(request).await.expect("infallible").into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
