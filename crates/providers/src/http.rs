@@ -10,6 +10,7 @@
 //! `{% if subject is defined %}`.
 
 use crate::egress::{Egress, EgressError, Incoming, Outgoing};
+use crate::patience;
 use crate::template::{Landing, Sheet, push_percent};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign_core::ports::{Clock, Pending, Receipt, SendError, Sends};
@@ -238,9 +239,7 @@ impl Http {
             "PATCH" => Method::PATCH,
             other => return Err(format!("method is `{other}`; it takes GET, POST, PUT or PATCH")),
         };
-        if !(100..=20_000).contains(&written.timeout_ms) {
-            return Err(format!("timeout_ms is {}; it takes 100 to 20000", written.timeout_ms));
-        }
+        let within = patience(written.timeout_ms, 100)?;
         let (base, target) = split_url(&written.url)?;
         egress.check(&base).map_err(|error| format!("url: {error}"))?;
         let target = known.compile("url", &target, Landing::Url, FIELD_MOST)?;
@@ -347,7 +346,7 @@ impl Http {
             auth,
             body,
             from: written.from,
-            within: Duration::from_millis(written.timeout_ms),
+            within,
             secrets: Value::from_object(Secrets(secrets.clone())),
             private: secrets.values().cloned().collect(),
             reading,
