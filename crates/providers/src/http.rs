@@ -11,7 +11,7 @@
 
 use crate::egress::{Egress, EgressError, Incoming, Outgoing};
 use crate::patience;
-use crate::template::{Landing, Sheet, push_percent};
+use crate::template::{Landing, Part, Sheet, parts, push_percent};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign_core::ports::{Clock, Pending, Receipt, SendError, Sends};
 use countersign_core::words::address::{Address, Channel};
@@ -591,26 +591,49 @@ fn landing(content_type: Option<&str>) -> Result<Landing, String> {
     }
 }
 
-/// Refuses JSON in which a value would stand outside of quotes, where escaping cannot hold it.
+/// Refuses JSON in which a value could stand outside of quotes, where escaping cannot hold it. Whether it does must not hang
+/// on a condition, and an escape of JSON must be whole, for the first character of a value would become part of it.
 fn quoted_everywhere(body: &str) -> Result<(), String> {
-    let (mut rest, mut quoted) = (body, false);
-    while let Some(at) = rest.find(['"', '\\', '{']) {
-        let from = &rest[at..];
-        rest = match from.as_bytes()[0] {
-            b'"' => {
-                quoted = !quoted;
-                &from[1..]
+    let (mut quoted, mut conditions) = (false, Vec::new());
+    let told = parts(body, |part| {
+        match part {
+            Part::Text(text) => quoted = quoted_after(text, quoted)?,
+            Part::Value if quoted => {}
+            Part::Value => return Err("a value stands outside of quotes; write \"{{ name }}\", or use json".into()),
+            Part::Comment => return Err("comments ({# #}) are not known in JSON; leave it out".into()),
+            Part::Statement("if") => conditions.push(quoted),
+            Part::Statement(word) => {
+                let before = if word == "endif" { conditions.pop() } else { conditions.last().copied() };
+                if before.is_some_and(|it| it != quoted) {
+                    return Err("a condition holds one quote of a pair; put both into it, or none".into());
+                }
             }
-            b'\\' => from.get(2..).unwrap_or_default(),
-            _ if from.starts_with("{{") && !quoted => {
-                return Err("body holds a value outside of quotes; write \"{{ name }}\", or use json".into());
+        }
+        Ok(())
+    });
+    told.map_err(|why| format!("body: {why}"))
+}
+
+/// Whether a string of JSON is open behind `text`.
+fn quoted_after(text: &str, mut quoted: bool) -> Result<bool, String> {
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' => {
+                let whole = match rest.next() {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => true,
+                    Some(b'u') => (0..4).all(|_| rest.next().is_some_and(|it| it.is_ascii_hexdigit())),
+                    _ => false,
+                };
+                if !whole {
+                    return Err("a backslash begins no escape of JSON; write \\\\ for the character itself".into());
+                }
             }
-            _ if from.starts_with("{{") => from.find("}}").map_or("", |end| &from[end + 2..]),
-            _ if from.starts_with("{%") => from.find("%}").map_or("", |end| &from[end + 2..]),
-            _ => &from[1..],
-        };
+            _ => {}
+        }
     }
-    Ok(())
+    Ok(quoted)
 }
 
 /// Codes and ranges: `200`, `"201-204"`.

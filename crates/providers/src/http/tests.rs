@@ -400,3 +400,36 @@ fn a_private_target_is_refused_when_the_provider_is_built() {
     assert!(Http::build(&settings, &secrets(), careful, clock()).is_err());
     assert_eq!(phone().reveal(), "+15555550100");
 }
+
+#[test]
+fn nothing_makes_a_value_stand_outside_of_quotes_in_json() {
+    let body =
+        |body: &str| build(json!({"url": "https://api.example.com/", "headers": {"content-type": "application/json"}, "body": body}));
+    for (bad, expected) in [
+        ("{# \" #}{\"a\": {{ text }}}", "comments"),
+        ("{\"a\": \"{# #}{{ text }}\"}", "comments"),
+        ("{\"a\": {{ text }}, \"b\": \"{{ text }}\"}", "outside of quotes"),
+        ("{\"a\": \"\\{{ text }}\"}", "no escape of JSON"),
+        ("{\"a\": \"\\\\\\{{ text }}\"}", "no escape of JSON"),
+        ("{\"a\": \"\\u00{{ text }}\"}", "no escape of JSON"),
+        ("{\"a\": \"\\{% if text is defined %}{{ text }}{% endif %}\"}", "no escape of JSON"),
+        ("{\"a\": {{ \"}}\" }}\"{{ text }}\"}", "outside of quotes"),
+        ("{\"a\": \"{{ '}}' }}\", \"b\": {{ text }}}", "outside of quotes"),
+        ("{\"a\": \"{{ '}}\"' }}\", \"b\": {{ text }}}", "outside of quotes"),
+        ("{\"a\": \"{% if html is defined %}\"{% else %}\"{% endif %}{{ text }}\"}", "one quote of a pair"),
+        ("{\"a\": {% if html is defined %}\"{% endif %}{{ text }}\"}", "one quote of a pair"),
+    ] {
+        let told = body(bad).map(|_| ()).expect_err(bad);
+        assert!(told.starts_with("body: line 1: ") && told.contains(expected), "{bad} told: {told}");
+    }
+    for good in [
+        "{\"a\": \"{{ '}}\"' }}\\\\{{ text }}\\u00e9\"}",
+        "{\"a\": \"{{ text }}\"{% if html is defined %}, \"b\": \"{{ html }}\"{% else %}, \"c\": 1{% endif %}}",
+    ] {
+        assert!(body(good).is_ok(), "{good}");
+        let settings = json!({"url": "https://api.example.com/", "headers": {"content-type": "application/json"}, "body": good});
+        let out = request(settings, text("\",\"x\":\"\\")).expect("a request");
+        let json: Json = serde_json::from_slice(&out.body).expect("JSON");
+        assert!(json["a"].as_str().is_some_and(|it| it.contains("\",\"x\":\"\\")) && json.get("x").is_none(), "{json}");
+    }
+}
