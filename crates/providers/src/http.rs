@@ -155,7 +155,9 @@ struct Shape {
     /// Path and query.
     target: Sheet,
     query: Vec<(String, Sheet)>,
-    headers: Vec<(HeaderName, Sheet)>,
+    /// Those in which nothing is filled in.
+    headers: HeaderMap,
+    filled_headers: Vec<(HeaderName, Sheet)>,
     auth: Option<Auth>,
     body: Body,
     from: Option<String>,
@@ -304,6 +306,16 @@ impl Http {
                 Some(Auth::Bearer(known.compile("auth.bearer", named_secret("auth.bearer", &it)?, Landing::Plain, FIELD_MOST)?))
             }
         };
+        let (mut fixed_headers, mut filled_headers) = (HeaderMap::with_capacity(headers.len() + 1), Vec::new());
+        for (name, sheet) in headers {
+            match sheet.fixed() {
+                Some(text) => {
+                    let value = header(name.as_str(), text)?;
+                    fixed_headers.insert(name, value);
+                }
+                None => filled_headers.push((name, sheet)),
+            }
+        }
         let mut rules = Vec::new();
         for (field, meaning, list) in [
             ("no_such_address", Meaning::NoSuchAddress, written.no_such_address),
@@ -342,7 +354,8 @@ impl Http {
             whole,
             target,
             query,
-            headers,
+            headers: fixed_headers,
+            filled_headers,
             auth,
             body,
             from: written.from,
@@ -387,9 +400,10 @@ impl Shape {
             Some(url) => url.clone(),
             None => self.url(&values)?,
         };
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
-        for (name, sheet) in &self.headers {
-            headers.insert(name.clone(), header(name.as_str(), &filled(name.as_str(), sheet, &values)?)?);
+        let mut headers = self.headers.clone();
+        for (name, sheet) in &self.filled_headers {
+            let value = header(name.as_str(), &filled(name.as_str(), sheet, &values)?).map_err(SendError::Refused)?;
+            headers.insert(name.clone(), value);
         }
         match &self.auth {
             None => {}
@@ -399,11 +413,12 @@ impl Shape {
                     return Err(SendError::Refused("auth.basic.user holds a colon, which RFC 7617 has no place for".into()));
                 }
                 let pair = format!("{user}:{}", filled("auth.basic.password", password, &values)?);
-                headers.insert(AUTHORIZATION, header("authorization", &format!("Basic {}", STANDARD.encode(pair)))?);
+                let value = header("authorization", &format!("Basic {}", STANDARD.encode(pair))).map_err(SendError::Refused)?;
+                headers.insert(AUTHORIZATION, value);
             }
             Some(Auth::Bearer(token)) => {
                 let token = filled("auth.bearer", token, &values)?;
-                headers.insert(AUTHORIZATION, header("authorization", &format!("Bearer {token}"))?);
+                headers.insert(AUTHORIZATION, header("authorization", &format!("Bearer {token}")).map_err(SendError::Refused)?);
             }
         }
         let body = match &self.body {
@@ -455,14 +470,14 @@ fn filled<'a>(field: &str, sheet: &'a Sheet, values: &Value) -> Result<Cow<'a, s
     sheet.fill(values).map_err(|blot| SendError::Refused(format!("{field}: {blot}")))
 }
 
-fn header(name: &str, text: &str) -> Result<HeaderValue, SendError> {
+fn header(name: &str, text: &str) -> Result<HeaderValue, String> {
     // Line breaks would begin another header; the other control characters are no better off there (RFC 9110 §5.5).
     if text.chars().any(char::is_control) {
-        return Err(SendError::Refused(format!("the header {name} would hold a control character")));
+        return Err(format!("the header {name} would hold a control character"));
     }
     HeaderValue::from_str(text)
         .or_else(|_| HeaderValue::from_bytes(text.as_bytes()))
-        .map_err(|_| SendError::Refused(format!("the header {name} would hold what no header can")))
+        .map_err(|_| format!("the header {name} would hold what no header can"))
 }
 
 // --------------------------------------------------------------------------------------------------------------- settings

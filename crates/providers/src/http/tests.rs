@@ -217,6 +217,7 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         (json!({"url": url, "body": "{\"a\": {{ text }}}", "headers": {"content-type": "application/json"}}), "outside of quotes"),
         (json!({"url": url, "headers": {"Host": "x"}}), "headers.Host is set by the client itself"),
         (json!({"url": url, "headers": {"a b": "x"}}), "is not the name of a header"),
+        (json!({"url": url, "headers": {"x-a": "b\r\nc: d"}}), "the header x-a would hold a control character"),
         (
             json!({"url": url, "headers": {"Authorization": "{{ secret.password }}"}, "auth": {"bearer": "{{ secret.password }}"}}),
             "keep one",
