@@ -40,6 +40,10 @@ pub struct Desk {
 /// # Errors
 /// Why it was not done, for standard error and the exit code.
 pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
+    if cli.config.is_some() && matches!(cli.command, Command::Dev(_)) {
+        return Err(No::usage("a trial has settings of its own, so --config means nothing to it")
+            .hint("name its folder with --data; the settings are countersign.toml in there"));
+    }
     let file = cli.config.or_else(|| environment.get(CONFIG).map(PathBuf::from));
     let desk = Desk { file, environment, say: if cli.json { Say::Json } else { Say::Text } };
     match cli.command {
