@@ -164,6 +164,34 @@ fn exit_codes_tell_scripts_whether_trying_again_helps() {
 }
 
 #[test]
+fn what_only_looks_makes_no_database_and_no_key() {
+    let folder = Folder::new("looks");
+    for arguments in
+        [&["tenant", "list"][..], &["tenant", "show", "demo"], &["client", "create", "demo", "App"], &["serve", "--check"], &["doctor"]]
+    {
+        let done = Command::new(env!("CARGO_BIN_EXE_countersign")).args(arguments).current_dir(folder.path()).output().unwrap();
+        let is_a_look = ["serve", "doctor"].contains(&arguments[0]);
+        assert_eq!(done.status.code(), Some(i32::from(!is_a_look)), "{arguments:?}: {}", all(&done));
+        assert_eq!(all(&done).contains("there is no database at countersign.db"), !is_a_look, "{arguments:?}: {}", all(&done));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_tenant_that_cannot_have_its_senders_is_not_made() {
+    let place = desk("senders");
+    for wrong in [["--email-from", "Bad"], ["--sms-from", "far too long a name"], ["--set", "attempts=99"], ["--set", "region=usa"]] {
+        let done = run(&place, &[&["tenant", "create", "acme"][..], &wrong].concat());
+        assert!(matches!(done.status.code(), Some(1 | 2)), "{wrong:?}: {}", all(&done));
+        let done = run(&place, &["tenant", "show", "acme"]);
+        assert!(all(&done).contains("there is no tenant acme"), "{wrong:?}: {}", all(&done));
+    }
+    let made = json_of(&place, &["tenant", "create", "acme", "--email-from", "Acme <mfa@example.com>", "--sms-from", "Acme"]);
+    assert_eq!((made["email_from"].as_str(), made["sms_from"].as_str()), (Some("Acme <mfa@example.com>"), Some("Acme")), "{made}");
+    assert!(all(&run(&place, &["tenant", "create", "acme"])).contains("there is a tenant acme already"));
+}
+
+#[test]
 fn completions_are_a_script_that_bash_reads() {
     let folder = Folder::new("completions");
     let done = Command::new(env!("CARGO_BIN_EXE_countersign")).args(["completions", "bash"]).current_dir(folder.path()).output().unwrap();
