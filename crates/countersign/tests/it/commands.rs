@@ -192,6 +192,37 @@ fn a_tenant_that_cannot_have_its_senders_is_not_made() {
 }
 
 #[test]
+fn a_server_that_could_not_work_does_not_start() {
+    let mut place = desk("start");
+    let folder = place.folder.path().to_owned();
+    let started = |place: &Place, code: i32, why: &str| {
+        let done = run(place, &["serve"]);
+        assert_eq!(done.status.code(), Some(code), "{}", all(&done));
+        assert!(all(&done).contains(why), "{}", all(&done));
+    };
+    let key = folder.join("master.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "00".repeat(32)).unwrap();
+    started(&place, 1, "the master key does not open 1 of 1 tenants: demo");
+    std::fs::write(&key, right).unwrap();
+
+    let check = |place: &Place| run(place, &["serve", "--check"]);
+    let said = all(&check(&place));
+    assert!(said.contains("master.key") && said.contains("The database was not opened"), "{said}");
+    std::fs::write(folder.join("roots.pem"), "no root").unwrap();
+    place.settings.push(("COUNTERSIGN_EGRESS_ROOTS", "roots.pem".into()));
+    assert_eq!(check(&place).status.code(), Some(2));
+    assert!(all(&check(&place)).contains("egress.roots: roots.pem holds no certificate"), "{}", all(&check(&place)));
+    place.settings.pop();
+    for (name, text) in [("COUNTERSIGN_SERVER_TLS_CERTIFICATE", "c.pem"), ("COUNTERSIGN_SERVER_TLS_KEY", "k.pem")] {
+        place.settings.push((name, text.into()));
+    }
+    assert!(all(&check(&place)).contains("server.tls.certificate: c.pem cannot be read"), "{}", all(&check(&place)));
+    place.settings.push(("COUNTERSIGN_LOG", "loud".into()));
+    started(&place, 2, "COUNTERSIGN_LOG: log.level: `loud` is none");
+}
+
+#[test]
 fn completions_are_a_script_that_bash_reads() {
     let folder = Folder::new("completions");
     let done = Command::new(env!("CARGO_BIN_EXE_countersign")).args(["completions", "bash"]).current_dir(folder.path()).output().unwrap();
