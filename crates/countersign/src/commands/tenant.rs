@@ -146,6 +146,7 @@ async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> 
     match command {
         cli::Route::List { .. } => {}
         cli::Route::Add { channel, providers, destination, .. } => {
+            Route::check_destination(channel, &destination).map_err(|why| No::usage(why.to_string()))?;
             let known = core.providers(tenant.id).await?;
             let mut legs = Vec::new();
             for name in &providers {
@@ -154,6 +155,9 @@ async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> 
                     No::refused(format!("{} has no provider {name}", tenant.name))
                         .hint(format!("`countersign provider list {}` shows those that there are", tenant.name))
                 })?;
+                if legs.contains(&found.id) {
+                    return Err(No::usage(format!("{name} is named twice; each provider is tried once")));
+                }
                 legs.push(found.id);
             }
             let new = Route { channel, destination, legs };

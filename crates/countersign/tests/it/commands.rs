@@ -150,6 +150,8 @@ fn exit_codes_tell_scripts_whether_trying_again_helps() {
         (&["tenant", "set", "demo", "--set", "code_length=3"], 1),
         (&["tenant", "set", "demo", "--set", "no_such_rule=3"], 2),
         (&["tenant", "route", "add", "demo", "pigeon", "sink"], 2),
+        (&["tenant", "route", "add", "demo", "sms", "sink", "--for", "91"], 2),
+        (&["tenant", "route", "add", "demo", "sms", "sink", "sink"], 2),
         (&["no-such-command"], 2),
         (&[], 2),
         (&["template", "put", "demo", "x", "sms", "--text", "no-such-file"], 2),
