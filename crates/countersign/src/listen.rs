@@ -35,7 +35,12 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 /// Streams of one HTTP/2 connection at a time.
-const STREAMS: u32 = 128;
+const STREAMS: u32 = 32;
+
+/// What an HTTP/2 caller may send before anybody has read it, on one stream and on all of a connection. The library keeps it in
+/// memory; no body that is read may be larger than a few of these.
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
 /// How often a quiet HTTP/2 peer is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -188,6 +193,8 @@ impl Doorway {
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WITHIN);
         let service = service_fn(|request| self.clone().answer(request, peer, pulse.busy()));

@@ -11,6 +11,7 @@
 //! acknowledgements, and are bounded in number.
 
 use crate::egress::{Egress, EgressError, Reach};
+use crate::patience;
 use countersign_core::ports::{Pending, Receipt, SendError, Sends};
 use countersign_core::words::address::Address as To;
 use countersign_core::words::id::DeliveryId;
@@ -55,7 +56,7 @@ struct Written {
     /// `Name <address>`, for messages that name no sender.
     from: Option<String>,
     reply_to: Option<String>,
-    #[serde(default = "ten_seconds")]
+    #[serde(default = "five_seconds")]
     timeout_ms: u64,
     /// Connections at once.
     #[serde(default = "four")]
@@ -64,8 +65,8 @@ struct Written {
     helo: Option<String>,
 }
 
-fn ten_seconds() -> u64 {
-    10_000
+fn five_seconds() -> u64 {
+    5_000
 }
 
 fn four() -> usize {
@@ -130,9 +131,7 @@ impl Smtp {
             Tls::None => format!("tls is none, which is for hosts that the operator allows: {error}"),
             Tls::Starttls | Tls::Implicit => format!("host: {error}"),
         })?;
-        if !(1_000..=25_000).contains(&written.timeout_ms) {
-            return Err(format!("timeout_ms is {}; it takes 1000 to 25000", written.timeout_ms));
-        }
+        let within = patience(written.timeout_ms, 1_000)?;
         if !(1..=64).contains(&written.pool) {
             return Err(format!("pool is {}; it takes 1 to 64 connections", written.pool));
         }
@@ -163,7 +162,7 @@ impl Smtp {
             login,
             from: mailbox("from", written.from)?,
             reply_to: mailbox("reply_to", written.reply_to)?,
-            within: Duration::from_millis(written.timeout_ms),
+            within,
             helo,
             slots: Semaphore::new(written.pool),
             idle: Mutex::default(),

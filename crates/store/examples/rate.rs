@@ -98,7 +98,7 @@ impl World {
             id: asked.challenge,
             realm: Realm::Client(self.client),
             channel: Channel::Sms,
-            failures: asked.failures,
+            failures: vec![asked.failures],
             purpose: Purpose::Authenticate,
             stage: Stage::Open {
                 attempts_left: NonZeroU8::new(3).expect("three"),

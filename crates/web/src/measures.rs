@@ -14,6 +14,9 @@ const OPENED: &str = "countersign_challenges_opened_total";
 const ANSWERS: &str = "countersign_answers_total";
 const TOKENS: &str = "countersign_tokens_issued_total";
 
+/// Bodies that were turned away because there was no room for more.
+pub(crate) const NO_ROOM: &str = "countersign_bodies_refused_total";
+
 /// The bounds for the histogram of durations: OpenTelemetry's advice for `http.server.request.duration`, and two finer ones.
 pub const DURATION_BUCKETS_S: [f64; 16] = [0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
@@ -22,6 +25,7 @@ pub fn describe() {
     describe_histogram!(DURATION, Unit::Seconds, "How long answers took, by method, route and status");
     describe_counter!(OPENED, Unit::Count, "Challenges that were opened, by channel");
     describe_counter!(ANSWERS, Unit::Count, "Answers that were judged, by verdict");
+    describe_counter!(NO_ROOM, Unit::Count, "Requests that were turned away because too many bodies were being read");
     describe_counter!(TOKENS, Unit::Count, "Access tokens that were issued");
 }
 

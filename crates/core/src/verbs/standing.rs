@@ -96,6 +96,11 @@ impl Built {
 /// What was read, and when; nothing, when there was nothing.
 type Copy<T> = (Timestamp, Option<T>);
 
+/// A copy from the future is none: the clock was set back, and nobody knows how old it is.
+fn is_fresh(read_at: Timestamp, now: Timestamp) -> bool {
+    read_at <= now && now.since(read_at) < FRESH
+}
+
 /// The copies.
 pub(crate) struct Knows {
     tenants: Cache<TenantId, Copy<Arc<Standing>>>,
@@ -132,7 +137,7 @@ impl Core {
         let now = self.now();
         let before = self.0.knows.tenants.get(&id);
         if let Some((read_at, known)) = &before
-            && now.since(*read_at) < FRESH
+            && is_fresh(*read_at, now)
         {
             return Ok(known.clone());
         }
@@ -151,7 +156,7 @@ impl Core {
     pub async fn client(&self, tenant: TenantId, id: ClientId) -> Result<Option<Arc<Client>>, Fault> {
         let now = self.now();
         if let Some((read_at, known)) = self.0.knows.clients.get(&(tenant, id))
-            && now.since(read_at) < FRESH
+            && is_fresh(read_at, now)
         {
             return Ok(known);
         }
@@ -163,8 +168,8 @@ impl Core {
         Ok(known)
     }
 
-    /// The client that calls itself `client_id`, if `secret` is one of its secrets. An unknown client costs the same work
-    /// (invariant 8).
+    /// The client that calls itself `client_id`, if `secret` is one of its secrets. Whether it is the id or the secret that is
+    /// wrong is not told.
     ///
     /// # Errors
     /// [`Refusal::ClientUnknown`] when there is none, it is switched off, or the secret is another; a fault of the store.
@@ -180,7 +185,7 @@ impl Core {
     async fn client_named(&self, client_id: &str) -> Result<Option<(TenantId, ClientId)>, Fault> {
         let now = self.now();
         if let Some((read_at, known)) = self.0.knows.named.get(client_id)
-            && now.since(read_at) < FRESH
+            && is_fresh(read_at, now)
         {
             return Ok(known);
         }

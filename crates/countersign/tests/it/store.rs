@@ -41,7 +41,7 @@ fn challenge(chance: &Script) -> Challenge {
         id: ChallengeId::new(now(), chance),
         realm: Realm::Client(ClientId::new(now(), chance)),
         channel: Channel::Totp,
-        failures: Fingerprint::from_bytes([7; 16]),
+        failures: vec![Fingerprint::from_bytes([7; 16])],
         purpose: Purpose::Authenticate,
         stage: Stage::Open {
             attempts_left: NonZeroU8::new(3).expect("three"),
