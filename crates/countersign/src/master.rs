@@ -35,7 +35,12 @@ pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> R
                 let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
                 Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound => make(path, chance),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => {
+                let key = make(path, chance)?;
+                let path = path.display();
+                tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
+                Ok(key)
+            }
             Err(why) => Err(No::refused(format!("secrets.master_key_file: {} cannot be read: {why}", path.display()))),
         },
     }
@@ -54,14 +59,15 @@ fn parse(path: &Path, text: &str) -> Result<MasterKey, No> {
     MasterKey::parse(text).ok_or_else(|| No::usage(format!("secrets.master_key_file: {} holds no key: {FORM}", path.display())))
 }
 
-fn make(path: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
+/// Makes a key and its file, and leaves it to the caller what to say about it.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn make(path: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
     let key = MasterKey::draw(chance);
     let written = write_private(path, key.reveal().reveal());
     match written {
-        Ok(()) => {
-            tracing::warn!("A master key was made in {}. Keep a copy elsewhere: nothing in the database opens without it", path.display());
-            Ok(key)
-        }
+        Ok(()) => Ok(key),
         // Another process was faster by a moment: its key is the one.
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
             let text = std::fs::read_to_string(path).map_err(|why| No::refused(format!("{} cannot be read: {why}", path.display())))?;

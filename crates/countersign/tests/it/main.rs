@@ -19,4 +19,5 @@ mod tools;
 mod transcripts;
 mod verbs;
 mod walls;
+mod words;
 mod world;
