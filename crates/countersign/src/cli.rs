@@ -384,6 +384,9 @@ pub enum User {
         /// sms, voice, email or totp; all of them when absent
         #[arg(long, value_parser = any_channel)]
         channel: Option<Channel>,
+        /// Clear the wrong codes of this number or address as well, which are counted by themselves
+        #[arg(long, value_name = "NUMBER|ADDRESS")]
+        address: Option<String>,
     },
 }
 
