@@ -126,7 +126,9 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
                     "countersign: warning: the request of {provider} names neither {{{{ text }}}} nor {{{{ code }}}}, so nobody would read a code in it"
                 );
             }
-            let shown = Shown::of(core.put_provider(tenant.id, NewProvider { name: provider, secrets, ..new }).await?);
+            let settings = new.settings.clone();
+            let put = core.put_provider(tenant.id, NewProvider { name: provider, secrets, ..new }).await;
+            let shown = Shown::of(put.map_err(|why| not_built(&settings, why.into()))?);
             Ok(desk.say.result(&shown, |it| {
                 let channel = it.channels.first().map_or("sms", |it| it.as_str());
                 format!(
@@ -243,6 +245,37 @@ fn new_provider(kind: &str, channels: Vec<Channel>, mut settings: Value, changes
     Ok(NewProvider { name: String::new(), channels, kind: kind.to_owned(), settings, secrets: Default::default() })
 }
 
+/// Says which setting it was where only its value is told, and how a barred host is allowed.
+fn not_built(settings: &Value, no: No) -> No {
+    let hint = barred(&no.what).or(no.hint);
+    No { what: in_plain_words(settings, &no.what).unwrap_or(no.what), hint, ..no }
+}
+
+/// The reader of settings says `invalid type: string "abc", expected u16`, and not of which setting.
+fn in_plain_words(settings: &Value, why: &str) -> Option<String> {
+    let (_, told) = why.split_once("invalid type: ").or_else(|| why.split_once("invalid value: "))?;
+    let (found, expected) = told.split_once(", expected ")?;
+    let is_it = |value: &Value| match value {
+        Value::String(text) => found == format!("string {text:?}"),
+        Value::Number(number) => [format!("integer `{number}`"), format!("floating point `{number}`")].iter().any(|it| it == found),
+        Value::Bool(it) => found == format!("boolean `{it}`"),
+        Value::Array(_) => found == "sequence",
+        Value::Object(_) => found == "map",
+        Value::Null => found == "null",
+    };
+    let mut settings: Vec<&str> = settings.as_object()?.iter().filter(|(_, value)| is_it(value)).map(|(name, _)| name.as_str()).collect();
+    let (Some(setting), true) = (settings.pop(), settings.is_empty()) else { return None };
+    let takes = match expected.split([' ', ',']).next()? {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "nonzero" => "a whole number within its range",
+        _ if expected.starts_with("a string") => "a text",
+        _ if expected.starts_with("a boolean") => "true or false",
+        _ if expected.starts_with("a sequence") => "a list",
+        _ if expected.starts_with("a map") || expected.starts_with("struct") => "a table of names and values",
+        _ => expected,
+    };
+    Some(format!("the setting {setting} takes {takes}"))
+}
+
 /// Whether the request says anything of the message.
 fn carries_message(settings: &Value) -> bool {
     fn names_it(text: &str) -> bool {
@@ -289,6 +322,21 @@ mod tests {
         let json = r#" {"url":"https://sms.example.com","headers":{"x":"{{ code }}"}} "#;
         assert_eq!(read_settings(toml), read_settings(json));
         assert!(read_settings("url = ").unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_told_by_the_name_of_its_setting() {
+        let settings = json!({"host": "abc", "port": "xyz", "pool": 700, "tls": true});
+        let told = |why: &str| in_plain_words(&settings, why);
+        assert_eq!(
+            told("invalid type: string \"xyz\", expected u16").as_deref(),
+            Some("the setting port takes a whole number within its range")
+        );
+        assert_eq!(
+            told("invalid value: integer `700`, expected u8").as_deref(),
+            Some("the setting pool takes a whole number within its range")
+        );
+        assert_eq!(told("the name cannot be resolved"), None);
     }
 
     #[test]
