@@ -91,6 +91,17 @@ fn a_secret_as_an_argument_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_master_key_that_others_can_read_is_told_of_by_every_command() {
+    let place = desk("readable");
+    let list = || all(&run(&place, &["client", "list", "demo"]));
+    assert!(!list().contains("chmod"));
+    let key = place.folder.path().join("master.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = list();
+    assert!(said.contains("has mode 644") && said.contains("chmod 600"), "{said}");
+}
+
+#[test]
 fn a_secret_that_is_stored_is_shown_by_name_only_and_stays_until_another_is_given() {
     let mut place = desk("shown");
     place.settings.push(("TOKEN", "tok-canary-9Lq".into()));
