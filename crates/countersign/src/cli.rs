@@ -384,8 +384,8 @@ pub enum User {
         /// sms, voice, email or totp; all of them when absent
         #[arg(long, value_parser = any_channel)]
         channel: Option<Channel>,
-        /// The number or mailbox to which the codes went: wrong codes are counted for it as well
-        #[arg(long, value_name = "TO")]
+        /// Clear the wrong codes of this number or address as well, which are counted by themselves
+        #[arg(long, value_name = "NUMBER|ADDRESS")]
         address: Option<String>,
     },
 }

@@ -119,6 +119,14 @@ impl From<io::Error> for No {
     }
 }
 
+/// What a person wrote: a mailbox where there is an @, a number otherwise.
+fn address_of(tenant: &Tenant, text: &str) -> Result<Address, No> {
+    if text.contains('@') {
+        return EmailAddress::parse(text).map(Address::Email).map_err(|why| No::usage(why.to_string()));
+    }
+    PhoneNumber::parse(text, tenant.policy.region.as_deref()).map(Address::Phone).map_err(|why| No::usage(why.to_string()))
+}
+
 /// What a test message says. It holds no code, so that nobody takes it for one.
 fn test_message(tenant: &Tenant, channel: Channel, to: &str) -> Result<Message, No> {
     let to = match channel {
@@ -151,6 +159,15 @@ fn about(kind: &'static str, name: &str, why: Error) -> No {
         _ => return why.into(),
     };
     No { what, ..No::from(why) }
+}
+
+/// What to write where a provider was not called because the settings do not allow it.
+fn barred(why: &str) -> Option<String> {
+    if why.contains("(egress.allow)") {
+        return Some("to allow it, write its network into the settings file:  [egress] allow = [\"127.0.0.0/8\"]".to_owned());
+    }
+    why.contains("(egress.allow_plain_http)")
+        .then(|| "use https://, or write into the settings file:  [egress] allow_plain_http = true".to_owned())
 }
 
 /// `NAME=VALUE` of an option.

@@ -2,7 +2,7 @@
 //!
 //! Owns the list of checks. It changes nothing, makes nothing, and sends nothing unless it is asked to.
 
-use super::{Desk, one_thread, tenant_named, test_message};
+use super::{Desk, barred, one_thread, tenant_named, test_message};
 use crate::cli;
 use crate::config::{Config, MasterKeySource};
 use crate::household::Household;
@@ -81,7 +81,12 @@ impl Report {
     }
 
     fn no(&mut self, check: &str, no: No) {
-        self.checks.push(Check { check: check.to_owned(), state: State::Fail, found: no.what, hint: no.hint });
+        self.checks.push(Check {
+            check: check.to_owned(),
+            state: State::Fail,
+            found: no.what,
+            hint: no.hint.filter(|it| !it.contains("countersign doctor")),
+        });
     }
 
     fn count(&self, state: State) -> usize {
@@ -104,7 +109,7 @@ impl Report {
         lines.push(match (failures, warnings) {
             (0, 0) => "All is well.".to_owned(),
             (0, warnings) => format!("It works; {warnings} to look at."),
-            (failures, warnings) => format!("{failures} wrong, {warnings} to look at."),
+            (failures, warnings) => format!("{failures} of {} checks failed, {warnings} to look at.", self.checks.len()),
         });
         lines.join("\n")
     }
@@ -237,7 +242,8 @@ fn look_at_disk(database: &Path, report: &mut Report) {
 async fn look_at_database(home: &Household, report: &mut Report) {
     match home.core.health().await {
         Ok(it) => {
-            let found = format!("{}, schema {}, {} KiB, {} messages wait", it.engine, it.schema, it.bytes >> 10, it.queued);
+            let wait = if it.queued == 1 { "1 message waits".to_owned() } else { format!("{} messages wait", it.queued) };
+            let found = format!("{}, schema {}, {} KiB, {wait}", it.engine, it.schema, it.bytes >> 10);
             match it.queued {
                 0..1000 => report.ok("database", found),
                 _ => report.warn("database", found, "see below which provider is away"),
@@ -300,15 +306,18 @@ async fn probe(core: &Core, tenant: &Tenant, providers: &[ProviderSettings], rep
         for (at, said) in said {
             let name = &some[at].name;
             let check = format!("{}: provider {name}", tenant.name);
-            let hint = format!("see `countersign provider show {} {name}`", tenant.name);
+            let hint = |why: &str| barred(why).unwrap_or_else(|| format!("see `countersign provider show {} {name}`", tenant.name));
             match said {
                 Ok(Ok(Ok(said))) => {
                     reached.push(name.clone());
                     report.ok(check, said);
                 }
-                Ok(Ok(Err(why))) => report.fail(check, why, hint),
+                Ok(Ok(Err(why))) => {
+                    let hint = hint(&why);
+                    report.fail(check, why, hint);
+                }
                 Ok(Err(why)) => report.no(&check, why.into()),
-                Err(_) => report.fail(check, format!("it said nothing for {PROBE_WITHIN:?}"), hint),
+                Err(_) => report.fail(check, format!("it said nothing for {PROBE_WITHIN:?}"), hint("")),
             }
         }
     }
@@ -380,6 +389,6 @@ mod tests {
         assert_eq!(lines[0], "ok    clock               steady");
         assert_eq!(lines[1], "FAIL  demo: provider one  401");
         assert!(lines[2].ends_with("-> see its secrets"));
-        assert_eq!(lines[3], "1 wrong, 0 to look at.");
+        assert_eq!(lines[3], "1 of 2 checks failed, 0 to look at.");
     }
 }

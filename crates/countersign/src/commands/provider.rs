@@ -1,6 +1,6 @@
 //! `countersign provider`: who carries messages.
 
-use super::{Desk, about, pair, tenant_named, test_message};
+use super::{Desk, about, barred, pair, tenant_named, test_message};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
@@ -121,7 +121,14 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
             };
             secrets.prompt();
             let secrets = secrets.read(&desk.environment, io::stdin())?;
-            let shown = Shown::of(core.put_provider(tenant.id, NewProvider { name: provider, secrets, ..new }).await?);
+            if new.kind == "http" && !carries_message(&new.settings) {
+                eprintln!(
+                    "countersign: warning: the request of {provider} names neither {{{{ text }}}} nor {{{{ code }}}}, so nobody would read a code in it"
+                );
+            }
+            let settings = new.settings.clone();
+            let put = core.put_provider(tenant.id, NewProvider { name: provider, secrets, ..new }).await;
+            let shown = Shown::of(put.map_err(|why| not_built(&settings, why.into()))?);
             Ok(desk.say.result(&shown, |it| {
                 let channel = it.channels.first().map_or("sms", |it| it.as_str());
                 format!(
@@ -164,7 +171,11 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
             };
             let tried = Tried { provider, ok: said.is_ok(), said: said.unwrap_or_else(|why| why) };
             desk.say.result(&tried, |it| format!("{}: {}", it.provider, it.said))?;
-            if tried.ok { Ok(()) } else { Err(No::refused(format!("{} did not pass the test", tried.provider))) }
+            if tried.ok {
+                return Ok(());
+            }
+            let no = No::refused(format!("{} did not pass the test", tried.provider));
+            Err(No { hint: barred(&tried.said), ..no })
         }
         cli::Provider::Remove { provider, .. } => {
             core.remove_provider(tenant.id, &provider).await.map_err(|why| about("provider", &provider, why))?;
@@ -234,6 +245,55 @@ fn new_provider(kind: &str, channels: Vec<Channel>, mut settings: Value, changes
     Ok(NewProvider { name: String::new(), channels, kind: kind.to_owned(), settings, secrets: Default::default() })
 }
 
+/// Says which setting it was where only its value is told, and how a barred host is allowed.
+fn not_built(settings: &Value, no: No) -> No {
+    let hint = barred(&no.what).or(no.hint);
+    No { what: in_plain_words(settings, &no.what).unwrap_or(no.what), hint, ..no }
+}
+
+/// The reader of settings says `invalid type: string "abc", expected u16`, and not of which setting.
+fn in_plain_words(settings: &Value, why: &str) -> Option<String> {
+    let (_, told) = why.split_once("invalid type: ").or_else(|| why.split_once("invalid value: "))?;
+    let (found, expected) = told.split_once(", expected ")?;
+    let is_it = |value: &Value| match value {
+        Value::String(text) => found == format!("string {text:?}"),
+        Value::Number(number) => [format!("integer `{number}`"), format!("floating point `{number}`")].iter().any(|it| it == found),
+        Value::Bool(it) => found == format!("boolean `{it}`"),
+        Value::Array(_) => found == "sequence",
+        Value::Object(_) => found == "map",
+        Value::Null => found == "null",
+    };
+    let mut settings: Vec<&str> = settings.as_object()?.iter().filter(|(_, value)| is_it(value)).map(|(name, _)| name.as_str()).collect();
+    let (Some(setting), true) = (settings.pop(), settings.is_empty()) else { return None };
+    let takes = match expected.split([' ', ',']).next()? {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "nonzero" => "a whole number within its range",
+        _ if expected.starts_with("a string") => "a text",
+        _ if expected.starts_with("a boolean") => "true or false",
+        _ if expected.starts_with("a sequence") => "a list",
+        _ if expected.starts_with("a map") || expected.starts_with("struct") => "a table of names and values",
+        _ => expected,
+    };
+    Some(format!("the setting {setting} takes {takes}"))
+}
+
+/// Whether the request says anything of the message.
+fn carries_message(settings: &Value) -> bool {
+    fn names_it(text: &str) -> bool {
+        let said = text.split("{{").chain(text.split("{%")).skip(1).filter_map(|it| it.split_once('}')).map(|(inside, _)| inside);
+        let mut words = said.flat_map(|it| it.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '.'));
+        words.any(|it| ["text", "code", "html"].contains(&it))
+    }
+    fn walk(value: &Value) -> bool {
+        match value {
+            Value::String(text) => names_it(text),
+            Value::Array(all) => all.iter().any(walk),
+            Value::Object(all) => all.iter().any(|(name, value)| names_it(name) || walk(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    ["url", "query", "headers", "json", "form", "body"].into_iter().filter_map(|it| settings.get(it)).any(walk)
+}
+
 /// What a person means by `587`, `true` or `smtp.example.com`. A number that is text is written in quotes: `"0049"`.
 fn value_of(text: &str) -> Value {
     match serde_json::from_str(text) {
@@ -262,6 +322,28 @@ mod tests {
         let json = r#" {"url":"https://sms.example.com","headers":{"x":"{{ code }}"}} "#;
         assert_eq!(read_settings(toml), read_settings(json));
         assert!(read_settings("url = ").unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_told_by_the_name_of_its_setting() {
+        let settings = json!({"host": "abc", "port": "xyz", "pool": 700, "tls": true});
+        let told = |why: &str| in_plain_words(&settings, why);
+        assert_eq!(
+            told("invalid type: string \"xyz\", expected u16").as_deref(),
+            Some("the setting port takes a whole number within its range")
+        );
+        assert_eq!(
+            told("invalid value: integer `700`, expected u8").as_deref(),
+            Some("the setting pool takes a whole number within its range")
+        );
+        assert_eq!(told("the name cannot be resolved"), None);
+    }
+
+    #[test]
+    fn a_request_without_the_message_is_noticed() {
+        assert!(carries_message(&json!({"url": "https://a.example/?t={{ text | upper }}"})));
+        assert!(carries_message(&json!({"json": {"a": [{"b": "{% if code %}x{% endif %}"}]}})));
+        assert!(!carries_message(&json!({"url": "https://a.example/text", "json": {"text": "hello", "key": "{{ secret.code }}"}})));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use countersign_core::words::address::Channel;
 use countersign_core::words::id::TenantId;
 use countersign_core::words::refusal::{Error, Refusal};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A tenant, as it may be shown: without its keys.
 #[derive(Serialize)]
@@ -229,7 +229,12 @@ fn with_rules(policy: Policy, changes: &[String]) -> Result<Policy, No> {
         };
         let value = match before {
             Value::Number(_) => {
-                text.parse::<u64>().map(Value::from).map_err(|_| No::usage(format!("{rule} takes a whole number, not {text}")))?
+                let number = text.parse::<u64>().map_err(|_| No::usage(format!("{rule} takes a whole number, not {text}")))?;
+                let alone = Value::Object(Map::from_iter([(rule.to_owned(), number.into())]));
+                if serde_json::from_value::<Policy>(alone).is_err() {
+                    return Err(No::usage(format!("{rule} is {text}; {}", range_of(rule))));
+                }
+                Value::from(number)
             }
             Value::Array(_) => text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Value::from).collect(),
             _ if text.is_empty() => Value::Null,
@@ -238,6 +243,15 @@ fn with_rules(policy: Policy, changes: &[String]) -> Result<Policy, No> {
         rules.insert(rule.to_owned(), value);
     }
     serde_json::from_value(Value::Object(rules)).map_err(broken)
+}
+
+/// What the policy itself says about `rule` when it is far too large, for a number that it cannot even hold.
+fn range_of(rule: &str) -> String {
+    let told = [u64::from(u32::MAX), u64::from(u16::MAX), u64::from(u8::MAX)].into_iter().find_map(|much| {
+        let policy: Policy = serde_json::from_value(Value::Object(Map::from_iter([(rule.to_owned(), much.into())]))).ok()?;
+        policy.check().err()?.to_string().split_once("; ").map(|(_, takes)| takes.to_owned())
+    });
+    told.unwrap_or_else(|| "it takes a smaller number".to_owned())
 }
 
 #[cfg(test)]
@@ -259,7 +273,8 @@ mod tests {
         for (change, told) in [
             ("code_lifetime=1", "a policy has "),
             ("attempts=many", "whole number"),
-            ("attempts=0", "cannot be so"),
+            ("attempts=0", "attempts is 0; it takes 1 to 10"),
+            ("sends=99999999", "sends is 99999999; it takes 1 to 1000"),
             ("attempts", "NAME=VALUE"),
         ] {
             let no = with_rules(Policy::default(), &[change.into()]).unwrap_err();
