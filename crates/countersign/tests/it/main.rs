@@ -4,10 +4,16 @@
 
 mod crash;
 mod doors;
+mod first_minutes;
 mod house;
+mod pages;
+mod providers_prism;
 mod race;
 mod server;
+mod smtp_real;
+mod tools;
 mod transcripts;
+mod trial;
 mod verbs;
 mod walls;
 mod world;

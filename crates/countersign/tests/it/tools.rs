@@ -20,12 +20,23 @@ pub fn root() -> PathBuf {
 pub fn find(test: &str, tool: &str) -> Option<PathBuf> {
     let own = root().join("target/tools");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = [own.join("node_modules/.bin"), own.join("venv/bin"), "/usr/sbin".into(), "/usr/lib/postfix/sbin".into()];
+    let places = [own.join("node/node_modules/.bin"), own.join("python/bin"), "/usr/sbin".into(), "/usr/lib/postfix/sbin".into()];
     let found = places.into_iter().chain(std::env::split_paths(&path)).map(|it| it.join(tool)).find(|it| it.is_file());
     if found.is_none() {
         missing(test, &format!("{tool} is not installed (run ./test)"));
     }
     found
+}
+
+/// Where Node finds `packages`, which have no program of their own.
+pub fn node_modules(test: &str, packages: &[&str]) -> Option<PathBuf> {
+    let modules = root().join("target/tools/node/node_modules");
+    let lacking = packages.iter().find(|it| !modules.join(it).join("package.json").is_file());
+    if let Some(package) = lacking {
+        missing(test, &format!("{package} is not installed (run ./test)"));
+        return None;
+    }
+    Some(modules)
 }
 
 /// The file of a vendor's published interface, which is not part of the repository.
