@@ -533,6 +533,11 @@ pub mod test {
             Self(AtomicI64::new(at.as_millis()))
         }
 
+        /// Is set to `at`, which may be in its past.
+        pub fn set(&self, at: Timestamp) {
+            self.0.store(at.as_millis(), Ordering::SeqCst);
+        }
+
         /// Moves on by `span`.
         pub fn pass(&self, span: std::time::Duration) {
             self.0.fetch_add(i64::try_from(span.as_millis()).expect("a test's span"), Ordering::SeqCst);

@@ -35,7 +35,12 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 /// Streams of one HTTP/2 connection at a time.
-const STREAMS: u32 = 128;
+const STREAMS: u32 = 32;
+
+/// What an HTTP/2 caller may send before anybody has read it, on one stream and on all of a connection. The library keeps it in
+/// memory; no body that is read may be larger than a few of these.
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
 /// How often a quiet HTTP/2 peer is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -46,6 +51,12 @@ const BOUNCED: usize = 64;
 
 /// How long a connection may take to close once it was asked to.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long a connection that has asked nothing yet may still do so when the server stops: its request may be on the way.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
+
+/// Connections that are still let in when the server stops: those that the system had taken for us and nobody had greeted.
+const LAST_IN: usize = 1024;
 
 /// What every connection needs.
 struct Doorway {
@@ -63,9 +74,8 @@ struct Doorway {
 /// Every request carries `ConnectInfo<SocketAddr>`, and exactly one Host (HTTP/1.0: at most one) that agrees with its target.
 pub async fn serve(tcp: TcpListener, tls: Option<Tls>, router: Router, limits: Limits, stop: CancellationToken, stop_within: Duration) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let bounced = Arc::new(Semaphore::new(BOUNCED));
     let doorway = Arc::new(Doorway { router, limits, tls, stop: stop.clone(), cut: CancellationToken::new() });
-    let connections = TaskTracker::new();
+    let admission = Admission { doorway, places, bounced: Arc::new(Semaphore::new(BOUNCED)), connections: TaskTracker::new() };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -79,11 +89,33 @@ pub async fn serve(tcp: TcpListener, tls: Option<Tls>, router: Router, limits: L
                 continue;
             }
         };
+        admission.admit(stream, peer);
+    }
+    admission.let_in_the_last(tcp);
+    let Admission { doorway, connections, .. } = admission;
+    connections.close();
+    if timeout(stop_within, connections.wait()).await.is_err() {
+        tracing::warn!("{} connections were cut off: they did not finish within {stop_within:?}", connections.len());
+        doorway.cut.cancel();
+        connections.wait().await;
+    }
+}
+
+/// Who is let in, and who is turned away.
+struct Admission {
+    doorway: Arc<Doorway>,
+    places: Arc<Semaphore>,
+    bounced: Arc<Semaphore>,
+    connections: TaskTracker,
+}
+
+impl Admission {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         // An answer is one small write; Nagle's algorithm would hold it back for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            let doorway = doorway.clone();
-            connections.spawn(async move {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            let doorway = self.doorway.clone();
+            self.connections.spawn(async move {
                 let open = metrics::gauge!("countersign_connections");
                 open.increment(1.0);
                 doorway.welcome(stream, peer).await;
@@ -92,22 +124,30 @@ pub async fn serve(tcp: TcpListener, tls: Option<Tls>, router: Router, limits: L
             });
         } else {
             metrics::counter!("countersign_connections_refused_total").increment(1);
-            if doorway.tls.is_none()
-                && let Ok(place) = bounced.clone().try_acquire_owned()
+            if self.doorway.tls.is_none()
+                && let Ok(place) = self.bounced.clone().try_acquire_owned()
             {
-                connections.spawn(async move {
+                self.connections.spawn(async move {
                     let _ = timeout(GOODBYE, turn_away(stream)).await;
                     drop(place);
                 });
             }
         }
     }
-    drop(tcp);
-    connections.close();
-    if timeout(stop_within, connections.wait()).await.is_err() {
-        tracing::warn!("{} connections were cut off: they did not finish within {stop_within:?}", connections.len());
-        doorway.cut.cancel();
-        connections.wait().await;
+
+    /// Lets in who the system had taken for us and nobody had greeted, and listens no more. To their callers these connections
+    /// stand already: closing the door on them would reset them, with the request on its way.
+    fn let_in_the_last(&self, tcp: TcpListener) {
+        // The runtime may not have heard of them yet, so the system is asked directly.
+        let Ok(tcp) = tcp.into_std() else { return };
+        for _ in 0..LAST_IN {
+            let Ok((stream, peer)) = tcp.accept() else { return };
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.admit(stream, peer);
+            }
+        }
     }
 }
 
@@ -153,13 +193,20 @@ impl Doorway {
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WITHIN);
         let service = service_fn(|request| self.clone().answer(request, peer, pulse.busy()));
         let io = TokioIo::new(Watched::new(stream, pulse.clone()));
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut watch = pin!(sleep_until(pulse.deadline()));
-        let mut stop = pin!(self.stop.cancelled());
+        let mut stop = pin!(async {
+            self.stop.cancelled().await;
+            if pulse.is_fresh() {
+                sleep(FIRST_WORDS).await;
+            }
+        });
         let mut leaving = false;
         loop {
             tokio::select! {

@@ -7,6 +7,7 @@ mod background;
 mod cli;
 mod commands;
 mod config;
+mod descriptors;
 mod household;
 mod listen;
 mod logs;

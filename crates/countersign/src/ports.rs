@@ -2,6 +2,7 @@
 
 use countersign_core::ports::{Chance, Clock, Pending, Tasks};
 use countersign_core::words::time::Timestamp;
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::task::TaskTracker;
 
@@ -18,14 +19,38 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's own generator.
+/// Chance from the operating system. Each thread fetches some of it ahead: one call to the kernel serves a whole request, which
+/// draws ids, nonces and a code. What was handed out is wiped.
 #[derive(Debug, Clone, Copy)]
 pub struct OsChance;
 
+/// Bytes that a thread fetches at a time.
+const AHEAD: usize = 512;
+
+thread_local! {
+    static STOCK: RefCell<(usize, [u8; AHEAD])> = const { RefCell::new((AHEAD, [0; AHEAD])) };
+}
+
 impl Chance for OsChance {
     fn fill(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).expect("no code may be drawn where the operating system has no randomness");
+        if bytes.len() > AHEAD {
+            return from_the_system(bytes);
+        }
+        STOCK.with_borrow_mut(|(used, stock)| {
+            if AHEAD - *used < bytes.len() {
+                from_the_system(stock);
+                *used = 0;
+            }
+            let taken = &mut stock[*used..*used + bytes.len()];
+            bytes.copy_from_slice(taken);
+            taken.fill(0);
+            *used += bytes.len();
+        });
     }
+}
+
+fn from_the_system(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("no code may be drawn where the operating system has no randomness");
 }
 
 /// Work on the runtime, counted, so that a stop can wait for it.

@@ -5,6 +5,7 @@
 
 use crate::background;
 use crate::config::Config;
+use crate::descriptors;
 use crate::household::Household;
 use crate::listen;
 use crate::no::No;
@@ -32,6 +33,7 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     let readiness = Readiness::default();
     listen_to_signals(stop.clone(), readiness.clone())?;
 
+    let limits = descriptors::provide(config.limits);
     let tcp = TcpListener::bind(config.server.listen).await.map_err(|why| not_bound(config.server.listen, &why))?;
     let bound = tcp.local_addr().map_err(|why| No::unavailable(why.to_string()))?;
     let tls = config.server.tls.clone().map(Tls::read).transpose().map_err(No::usage)?;
@@ -60,7 +62,7 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     loops.close();
 
     let stop_within = config.server.stop_within;
-    let doors = tokio::spawn(listen::serve(tcp, tls, router(house), config.limits, stop.clone(), stop_within));
+    let doors = tokio::spawn(listen::serve(tcp, tls, router(house), limits, stop.clone(), stop_within));
     let agreed = ready(&household, &base_url).await;
     if agreed.is_err() {
         stop.cancel();

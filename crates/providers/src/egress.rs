@@ -31,7 +31,7 @@ use url::Host;
 pub struct EgressSettings {
     /// Networks that may be called although they are private: `10.20.0.0/16`, `127.0.0.0/8`.
     pub allow: Vec<IpNet>,
-    /// Names that may be called wherever they lead: `smtp.internal.example`.
+    /// Names that may be called wherever they lead: `smtp.internal.example`. Behind a proxy they need lead nowhere from here.
     pub allow_hosts: Vec<String>,
     /// Whether public hosts may be called without TLS. Whoever sits in between then reads codes.
     pub allow_plain_http: bool,
@@ -206,7 +206,8 @@ impl Egress {
                 .no_proxy()
                 .connect_timeout(connect_within)
                 .pool_idle_timeout(Duration::from_secs(30))
-                .pool_max_idle_per_host(64)
+                // Requests come in bursts, one after each commit: connections that were made for one are kept for the next.
+                .pool_max_idle_per_host(256)
                 .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")));
             match &settings.proxy {
                 // The client itself then resolves the proxy alone; targets are judged before each request.
@@ -299,11 +300,21 @@ impl Egress {
         Ok(came)
     }
 
-    /// A proxy looks names up itself. Those that can be looked up here are judged here as well; the others are its business.
+    /// A proxy looks names up itself, and may reach what nobody outside does. So a name is judged by where it leads from
+    /// here, and one of which that cannot be told is called only if the operator has named it.
     async fn judge_for_proxy(&self, url: &Url, reach: Reach) -> Result<(), EgressError> {
-        match self.resolve(url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default(), reach).await {
-            Err(EgressError::NameUnknown(_)) if reach == Reach::Public => Ok(()),
-            judged => judged.map(|_| ()),
+        let host = url.host_str().unwrap_or_default();
+        if self.0.guard.names(host) {
+            return Ok(());
+        }
+        match self.resolve(host, url.port_or_known_default().unwrap_or_default(), reach).await {
+            Ok(_) => Ok(()),
+            // Whoever asks next may get an answer, so this is no bar.
+            Err(EgressError::NameUnknown(name)) => Err(EgressError::Unreachable(format!(
+                "the name {name} could not be resolved here; the proxy is asked for such a name only if the operator lists it \
+                 (egress.allow_hosts)"
+            ))),
+            Err(error) => Err(error),
         }
     }
 
@@ -312,7 +323,10 @@ impl Egress {
     /// # Errors
     /// [`EgressError::Barred`], [`EgressError::NameUnknown`].
     pub async fn resolve(&self, host: &str, port: u16, reach: Reach) -> Result<Vec<SocketAddr>, EgressError> {
-        self.0.guard.resolve(host, port, reach).await
+        // Asking for a name belongs to making the connection, and ends with it.
+        timeout(self.0.connect_within, self.0.guard.resolve(host, port, reach))
+            .await
+            .unwrap_or_else(|_| Err(EgressError::NameUnknown(host.to_owned())))
     }
 
     /// A TCP connection to `host`, by the same rules.
@@ -395,14 +409,18 @@ impl Guard {
         if found.is_empty() {
             return Err(EgressError::NameUnknown(host.to_owned()));
         }
-        let name = bare(host).to_ascii_lowercase();
-        if !self.0.allow_hosts.contains(&name) {
+        if !self.names(host) {
             // One private address among public ones is how a name is made to lead inside, so it spoils the others.
             for ip in &found {
-                self.judge(&format!("{name} leads to an address that"), *ip, reach)?;
+                self.judge(&format!("{} leads to an address that", bare(host).to_ascii_lowercase()), *ip, reach)?;
             }
         }
         Ok(found.into_iter().map(|ip| (ip, port).into()).collect())
+    }
+
+    /// Whether the operator has named `host`, wherever it leads.
+    fn names(&self, host: &str) -> bool {
+        self.0.allow_hosts.contains(&bare(host).to_ascii_lowercase())
     }
 
     /// The text never holds the address: whoever configures a name must not learn where it leads inside.
@@ -807,9 +825,45 @@ mod tests {
             assert!(matches!(egress.send(to(barred), SHORT, 100).await, Err(EgressError::Barred(_))), "{barred}");
         }
         assert_eq!(proxy.seen().len(), 0);
-        for open in ["http://outside.example/a", "http://unknown.example/b"] {
+        assert_eq!(egress.send(to("http://outside.example/a"), SHORT, 100).await.map(|it| it.status), Ok(200));
+        assert!(proxy.seen()[0].starts_with("POST http://outside.example/a HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_gets_no_name_of_which_nobody_here_knows_where_it_leads() {
+        struct Halting;
+        impl Lookup for Halting {
+            fn lookup(&self, host: String) -> Pending<'static, io::Result<Vec<IpAddr>>> {
+                Box::pin(async move {
+                    match host.as_str() {
+                        "proxy.example" => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+                        "empty.example" => Ok(Vec::new()),
+                        it if it.starts_with("slow") => std::future::pending().await,
+                        _ => Err(io::ErrorKind::NotFound.into()),
+                    }
+                })
+            }
+        }
+        let proxy = Stub::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let settings = EgressSettings {
+            allow_plain_http: true,
+            allow_hosts: vec!["slow.mine.example".into(), "unknown.mine.example".into()],
+            proxy: Some(Url::parse(&format!("http://proxy.example:{}", proxy.port())).expect("a URL")),
+            connect_timeout_ms: 200,
+            ..EgressSettings::default()
+        };
+        let egress = Egress::with_lookup(settings, Arc::new(Halting)).expect("good");
+        for host in ["slow.example", "unknown.example", "empty.example"] {
+            for scheme in ["http", "https"] {
+                let url = format!("{scheme}://{host}/x");
+                let told = egress.send(to(&url), SHORT, 100).await;
+                assert!(matches!(&told, Err(EgressError::Unreachable(why)) if why.contains("egress.allow_hosts")), "{url} gave {told:?}");
+                assert!(egress.probe(&Url::parse(&url).expect("a URL")).await.is_err(), "{url}");
+            }
+        }
+        assert_eq!((proxy.seen().len(), proxy.connections()), (0, 0));
+        for open in ["http://slow.mine.example/a", "http://Unknown.Mine.example./b"] {
             assert_eq!(egress.send(to(open), SHORT, 100).await.map(|it| it.status), Ok(200), "{open}");
         }
-        assert!(proxy.seen()[0].starts_with("POST http://outside.example/a HTTP/1.1\r\n"));
     }
 }

@@ -10,7 +10,8 @@
 //! `{% if subject is defined %}`.
 
 use crate::egress::{Egress, EgressError, Incoming, Outgoing};
-use crate::template::{Landing, Sheet, push_percent};
+use crate::patience;
+use crate::template::{Landing, Part, Sheet, parts, push_percent};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign_core::ports::{Clock, Pending, Receipt, SendError, Sends};
 use countersign_core::words::address::{Address, Channel};
@@ -85,6 +86,16 @@ struct Written {
     receipt: Option<String>,
 }
 
+/// Settings are kept and shown as they are written, so a credential stands there by its name only (invariant 7).
+fn named_secret<'a>(setting: &str, text: &'a str) -> Result<&'a str, String> {
+    if text.contains("secret.") {
+        return Ok(text);
+    }
+    Err(format!(
+        "{setting} holds the credential itself; write {{{{ secret.NAME }}}} there, and give the secret with --secret-file NAME=PATH"
+    ))
+}
+
 fn post() -> String {
     "POST".into()
 }
@@ -144,7 +155,9 @@ struct Shape {
     /// Path and query.
     target: Sheet,
     query: Vec<(String, Sheet)>,
-    headers: Vec<(HeaderName, Sheet)>,
+    /// Those in which nothing is filled in.
+    headers: HeaderMap,
+    filled_headers: Vec<(HeaderName, Sheet)>,
     auth: Option<Auth>,
     body: Body,
     from: Option<String>,
@@ -228,9 +241,7 @@ impl Http {
             "PATCH" => Method::PATCH,
             other => return Err(format!("method is `{other}`; it takes GET, POST, PUT or PATCH")),
         };
-        if !(100..=20_000).contains(&written.timeout_ms) {
-            return Err(format!("timeout_ms is {}; it takes 100 to 20000", written.timeout_ms));
-        }
+        let within = patience(written.timeout_ms, 100)?;
         let (base, target) = split_url(&written.url)?;
         egress.check(&base).map_err(|error| format!("url: {error}"))?;
         let target = known.compile("url", &target, Landing::Url, FIELD_MOST)?;
@@ -244,6 +255,9 @@ impl Http {
             }
             if name == CONTENT_TYPE {
                 content_type = Some(value.to_ascii_lowercase());
+            }
+            if name == AUTHORIZATION {
+                named_secret(&field, &value)?;
             }
             headers.push((name, known.compile(&field, &value, Landing::Plain, FIELD_MOST)?));
         }
@@ -286,10 +300,22 @@ impl Http {
             }
             Some(WrittenAuth::Basic(it)) => Some(Auth::Basic(
                 known.compile("auth.basic.user", &it.user, Landing::Plain, FIELD_MOST)?,
-                known.compile("auth.basic.password", &it.password, Landing::Plain, FIELD_MOST)?,
+                known.compile("auth.basic.password", named_secret("auth.basic.password", &it.password)?, Landing::Plain, FIELD_MOST)?,
             )),
-            Some(WrittenAuth::Bearer(it)) => Some(Auth::Bearer(known.compile("auth.bearer", &it, Landing::Plain, FIELD_MOST)?)),
+            Some(WrittenAuth::Bearer(it)) => {
+                Some(Auth::Bearer(known.compile("auth.bearer", named_secret("auth.bearer", &it)?, Landing::Plain, FIELD_MOST)?))
+            }
         };
+        let (mut fixed_headers, mut filled_headers) = (HeaderMap::with_capacity(headers.len() + 1), Vec::new());
+        for (name, sheet) in headers {
+            match sheet.fixed() {
+                Some(text) => {
+                    let value = header(name.as_str(), text)?;
+                    fixed_headers.insert(name, value);
+                }
+                None => filled_headers.push((name, sheet)),
+            }
+        }
         let mut rules = Vec::new();
         for (field, meaning, list) in [
             ("no_such_address", Meaning::NoSuchAddress, written.no_such_address),
@@ -328,11 +354,12 @@ impl Http {
             whole,
             target,
             query,
-            headers,
+            headers: fixed_headers,
+            filled_headers,
             auth,
             body,
             from: written.from,
-            within: Duration::from_millis(written.timeout_ms),
+            within,
             secrets: Value::from_object(Secrets(secrets.clone())),
             private: secrets.values().cloned().collect(),
             reading,
@@ -373,9 +400,10 @@ impl Shape {
             Some(url) => url.clone(),
             None => self.url(&values)?,
         };
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
-        for (name, sheet) in &self.headers {
-            headers.insert(name.clone(), header(name.as_str(), &filled(name.as_str(), sheet, &values)?)?);
+        let mut headers = self.headers.clone();
+        for (name, sheet) in &self.filled_headers {
+            let value = header(name.as_str(), &filled(name.as_str(), sheet, &values)?).map_err(SendError::Refused)?;
+            headers.insert(name.clone(), value);
         }
         match &self.auth {
             None => {}
@@ -385,11 +413,12 @@ impl Shape {
                     return Err(SendError::Refused("auth.basic.user holds a colon, which RFC 7617 has no place for".into()));
                 }
                 let pair = format!("{user}:{}", filled("auth.basic.password", password, &values)?);
-                headers.insert(AUTHORIZATION, header("authorization", &format!("Basic {}", STANDARD.encode(pair)))?);
+                let value = header("authorization", &format!("Basic {}", STANDARD.encode(pair))).map_err(SendError::Refused)?;
+                headers.insert(AUTHORIZATION, value);
             }
             Some(Auth::Bearer(token)) => {
                 let token = filled("auth.bearer", token, &values)?;
-                headers.insert(AUTHORIZATION, header("authorization", &format!("Bearer {token}"))?);
+                headers.insert(AUTHORIZATION, header("authorization", &format!("Bearer {token}")).map_err(SendError::Refused)?);
             }
         }
         let body = match &self.body {
@@ -441,14 +470,14 @@ fn filled<'a>(field: &str, sheet: &'a Sheet, values: &Value) -> Result<Cow<'a, s
     sheet.fill(values).map_err(|blot| SendError::Refused(format!("{field}: {blot}")))
 }
 
-fn header(name: &str, text: &str) -> Result<HeaderValue, SendError> {
+fn header(name: &str, text: &str) -> Result<HeaderValue, String> {
     // Line breaks would begin another header; the other control characters are no better off there (RFC 9110 §5.5).
     if text.chars().any(char::is_control) {
-        return Err(SendError::Refused(format!("the header {name} would hold a control character")));
+        return Err(format!("the header {name} would hold a control character"));
     }
     HeaderValue::from_str(text)
         .or_else(|_| HeaderValue::from_bytes(text.as_bytes()))
-        .map_err(|_| SendError::Refused(format!("the header {name} would hold what no header can")))
+        .map_err(|_| format!("the header {name} would hold what no header can"))
 }
 
 // --------------------------------------------------------------------------------------------------------------- settings
@@ -577,26 +606,49 @@ fn landing(content_type: Option<&str>) -> Result<Landing, String> {
     }
 }
 
-/// Refuses JSON in which a value would stand outside of quotes, where escaping cannot hold it.
+/// Refuses JSON in which a value could stand outside of quotes, where escaping cannot hold it. Whether it does must not hang
+/// on a condition, and an escape of JSON must be whole, for the first character of a value would become part of it.
 fn quoted_everywhere(body: &str) -> Result<(), String> {
-    let (mut rest, mut quoted) = (body, false);
-    while let Some(at) = rest.find(['"', '\\', '{']) {
-        let from = &rest[at..];
-        rest = match from.as_bytes()[0] {
-            b'"' => {
-                quoted = !quoted;
-                &from[1..]
+    let (mut quoted, mut conditions) = (false, Vec::new());
+    let told = parts(body, |part| {
+        match part {
+            Part::Text(text) => quoted = quoted_after(text, quoted)?,
+            Part::Value if quoted => {}
+            Part::Value => return Err("a value stands outside of quotes; write \"{{ name }}\", or use json".into()),
+            Part::Comment => return Err("comments ({# #}) are not known in JSON; leave it out".into()),
+            Part::Statement("if") => conditions.push(quoted),
+            Part::Statement(word) => {
+                let before = if word == "endif" { conditions.pop() } else { conditions.last().copied() };
+                if before.is_some_and(|it| it != quoted) {
+                    return Err("a condition holds one quote of a pair; put both into it, or none".into());
+                }
             }
-            b'\\' => from.get(2..).unwrap_or_default(),
-            _ if from.starts_with("{{") && !quoted => {
-                return Err("body holds a value outside of quotes; write \"{{ name }}\", or use json".into());
+        }
+        Ok(())
+    });
+    told.map_err(|why| format!("body: {why}"))
+}
+
+/// Whether a string of JSON is open behind `text`.
+fn quoted_after(text: &str, mut quoted: bool) -> Result<bool, String> {
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' => {
+                let whole = match rest.next() {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => true,
+                    Some(b'u') => (0..4).all(|_| rest.next().is_some_and(|it| it.is_ascii_hexdigit())),
+                    _ => false,
+                };
+                if !whole {
+                    return Err("a backslash begins no escape of JSON; write \\\\ for the character itself".into());
+                }
             }
-            _ if from.starts_with("{{") => from.find("}}").map_or("", |end| &from[end + 2..]),
-            _ if from.starts_with("{%") => from.find("%}").map_or("", |end| &from[end + 2..]),
-            _ => &from[1..],
-        };
+            _ => {}
+        }
     }
-    Ok(())
+    Ok(quoted)
 }
 
 /// Codes and ranges: `200`, `"201-204"`.

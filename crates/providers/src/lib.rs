@@ -23,6 +23,19 @@ use inbox::Tray;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest that one provider may take for a message. All providers of a route share fifteen seconds, and one that says
+/// nothing must leave something to the next.
+const PATIENCE_MOST: u64 = 10_000;
+
+/// The time-out that a provider's settings ask for.
+fn patience(timeout_ms: u64, least: u64) -> Result<Duration, String> {
+    if (least..=PATIENCE_MOST).contains(&timeout_ms) {
+        return Ok(Duration::from_millis(timeout_ms));
+    }
+    Err(format!("timeout_ms is {timeout_ms}; it takes {least} to {PATIENCE_MOST}, for all providers of a route share 15 seconds"))
+}
 
 /// Makes providers of the kinds `http`, `smtp` and `inbox`.
 #[derive(Clone)]
@@ -105,6 +118,22 @@ mod tests {
         let development = Fleet::new(stub::loopback(), clock.clone(), Some(Tray::new(clock)));
         assert!(build(&production, "inbox", &[Channel::Sms], json!({})).expect_err("it is refused").contains("does not allow"));
         assert!(build(&development, "inbox", &Channel::CARRIED, json!({})).is_ok());
+    }
+
+    #[test]
+    fn who_says_nothing_leaves_time_to_the_next() {
+        let fleet = Fleet::new(stub::loopback(), Arc::new(Still::at(Timestamp::from_millis(0))), None);
+        let http = |ms: u64| build(&fleet, "http", &[Channel::Sms], json!({"url": "https://example.com/", "timeout_ms": ms}));
+        let smtp = |ms: u64| build(&fleet, "smtp", &[Channel::Email], json!({"host": "mail.example.com", "timeout_ms": ms}));
+        for ms in [0, 10_001, 15_000, 20_000, 25_000, u64::MAX] {
+            for told in [http(ms), smtp(ms)] {
+                let why = told.map(|_| ()).expect_err("it is refused");
+                assert!(why.ends_with(" to 10000, for all providers of a route share 15 seconds"), "{why}");
+            }
+        }
+        for ms in [1_000, 10_000] {
+            assert!(http(ms).is_ok() && smtp(ms).is_ok(), "{ms}");
+        }
     }
 
     #[test]

@@ -160,28 +160,56 @@ impl io::Write for Page {
     }
 }
 
+/// What a template is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// Written as it is.
+    Text(&'a str),
+    /// Something is filled in.
+    Value,
+    /// The word that a `{% %}` begins with.
+    Statement(&'a str),
+    /// Nothing.
+    Comment,
+}
+
 /// Refuses what would let a template grow beyond its own length.
 ///
 /// The engine counts instructions, not bytes, so a few assignments or nested loops that double a text, or one `*`, would
-/// fill the memory of the server. It reads tags as the engine's own lexer does; where that is hard (maps, raw blocks), the
-/// construct itself is refused.
+/// fill the memory of the server.
 fn screen(source: &str) -> Result<(), String> {
+    parts(source, |part| match part {
+        Part::Statement("if" | "elif" | "else" | "endif") | Part::Text(_) | Part::Value | Part::Comment => Ok(()),
+        Part::Statement(word) => Err(format!("`{word}` is not known here; a template has names, filters and {{% if %}}")),
+    })
+}
+
+/// Shows `each` what `source` is made of. It reads tags as the engine's own lexer does; where that is hard (maps, raw blocks),
+/// the construct itself is refused.
+///
+/// # Errors
+/// What `each` says against a part, with its line.
+pub(crate) fn parts<'a>(source: &'a str, mut each: impl FnMut(Part<'a>) -> Result<(), String>) -> Result<(), String> {
     let mut rest = source;
-    while let Some(at) = rest.find('{') {
-        let line = || 1 + source[..source.len() - rest.len() + at].matches('\n').count();
-        let after = &rest[at + 1..];
-        rest = match after.bytes().next() {
-            Some(b'#') => after.find("#}").map_or("", |end| &after[end + 2..]),
-            Some(b'{') => inside(&after[1..], "}}").map_err(|what| format!("line {}: {what}", line()))?,
-            Some(b'%') => {
-                let statement = after[1..].trim_start_matches(['-', '+']).trim_start();
-                let word: String = statement.chars().take_while(char::is_ascii_alphanumeric).collect();
-                if !matches!(word.as_str(), "if" | "elif" | "else" | "endif") {
-                    return Err(format!("line {}: `{word}` is not known here; a template has names, filters and {{% if %}}", line()));
-                }
-                inside(&after[1..], "%}").map_err(|what| format!("line {}: {what}", line()))?
-            }
-            _ => after,
+    while !rest.is_empty() {
+        let before = source.len() - rest.len();
+        let told = |what: String| format!("line {}: {what}", 1 + source[..before].matches('\n').count());
+        rest = if let Some(value) = rest.strip_prefix("{{") {
+            each(Part::Value).map_err(told)?;
+            inside(value, "}}").map_err(told)?
+        } else if let Some(statement) = rest.strip_prefix("{%") {
+            let words = statement.trim_start_matches(['-', '+']).trim_start();
+            let end = words.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(words.len());
+            each(Part::Statement(&words[..end])).map_err(told)?;
+            inside(statement, "%}").map_err(told)?
+        } else if let Some(comment) = rest.strip_prefix("{#") {
+            each(Part::Comment).map_err(told)?;
+            comment.find("#}").map_or("", |end| &comment[end + 2..])
+        } else {
+            let begins = |at: &usize| rest[at + 1..].starts_with(['{', '%', '#']);
+            let end = rest.match_indices('{').map(|(at, _)| at).find(begins).unwrap_or(rest.len());
+            each(Part::Text(&rest[..end])).map_err(told)?;
+            &rest[end..]
         };
     }
     Ok(())

@@ -82,7 +82,7 @@ impl World {
         let mut of = [0; 16];
         countersign_core::ports::Chance::fill(&self.chance, &mut of);
         Asked {
-            tenant: self.tenants[usize::from(of[0]) * 256 % self.tenants.len() + usize::from(of[1]) % self.tenants.len().min(256)],
+            tenant: self.tenants[usize::from(u16::from_be_bytes([of[0], of[1]])) % self.tenants.len()],
             challenge: ChallengeId::new(at(index), &self.chance),
             delivery: DeliveryId::new(at(index), &self.chance),
             failures: Fingerprint::from_bytes(of),
@@ -98,7 +98,7 @@ impl World {
             id: asked.challenge,
             realm: Realm::Client(self.client),
             channel: Channel::Sms,
-            failures: asked.failures,
+            failures: vec![asked.failures],
             purpose: Purpose::Authenticate,
             stage: Stage::Open {
                 attempts_left: NonZeroU8::new(3).expect("three"),
@@ -189,7 +189,7 @@ fn cpu() -> Vec<(String, f64)> {
 }
 
 /// Runs `one` for every index, from `tasks` callers, each of whom waits for its answer before it asks again.
-async fn run<F: Future<Output = Result<(), Bad>> + Send>(
+async fn run<F>(
     world: &Arc<World>,
     name: &str,
     tasks: u64,
@@ -197,7 +197,7 @@ async fn run<F: Future<Output = Result<(), Bad>> + Send>(
     one: impl Fn(Arc<World>, u64) -> F + Clone + Send + Sync + 'static,
 ) -> Result<(), Bad>
 where
-    F: 'static,
+    F: Future<Output = Result<(), Bad>> + Send + 'static,
 {
     if ops == 0 {
         return Ok(());

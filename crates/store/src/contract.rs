@@ -145,7 +145,7 @@ impl World {
             id: ChallengeId::new(at(seconds), &self.chance),
             realm: Realm::Client(ClientId::new(at(0), &self.chance)),
             channel: Channel::Sms,
-            failures: self.fingerprint(),
+            failures: vec![self.fingerprint()],
             purpose: Purpose::Authenticate,
             stage: Stage::Open {
                 attempts_left: NonZeroU8::new(3).expect("three"),

@@ -33,12 +33,19 @@ impl Rows {
             (Key::FactorsOf(user), Record::Factor(factor)) => factor.user == user,
             (key, record) => record.key() == key,
         };
-        self.records.iter().filter(|held| fits(&held.noun)).cloned().collect()
+        let mut found: Vec<_> = self.records.iter().filter(|held| fits(&held.noun)).cloned().collect();
+        found.sort_by_key(|held| age(&held.noun));
+        found
     }
 
     fn at(&self, key: Key, version: Version) -> Option<usize> {
         self.records.iter().position(|held| held.noun.key() == key && held.version == version)
     }
+}
+
+/// Ids are ordered by time, so this is the order of age.
+fn age(record: &Record) -> String {
+    format!("{:?}", record.key())
 }
 
 /// Two records that may not both be there.
@@ -77,11 +84,20 @@ impl Memory {
 
 fn apply(tenants: &mut Tenants, tenant: TenantId, change: Change, seen: &[Key]) -> Result<(), Not> {
     let mut rows = tenants.get(&tenant).cloned().unwrap_or_default();
+    // Whether `record` would meet something that is not itself, here or under its name in the whole house.
+    let is_met = |rows: &Rows, record: &Record, itself: Option<usize>| {
+        let here = rows.records.iter().enumerate().any(|(at, it)| Some(at) != itself && collide(&it.noun, record));
+        let elsewhere = |named| {
+            let others = tenants.iter().filter(|(other, _)| **other != tenant).flat_map(|(_, rows)| &rows.records);
+            let mine = rows.records.iter().enumerate().filter(|(at, _)| Some(*at) != itself).map(|(_, it)| it);
+            others.chain(mine).any(|it| house_name(&it.noun) == Some(named))
+        };
+        here || house_name(record).is_some_and(elsewhere)
+    };
     for write in change.writes {
         match write {
             Write::Insert(record) => {
-                let elsewhere = |named| tenants.values().flat_map(|it| &it.records).any(|it| house_name(&it.noun) == Some(named));
-                if rows.records.iter().any(|it| collide(&it.noun, &record)) || house_name(&record).is_some_and(elsewhere) {
+                if is_met(&rows, &record, None) {
                     // What the judge saw to be absent came in between; what it never looked at is taken.
                     return Err(if seen.contains(&record.key()) { Not::Stale } else { Not::Taken });
                 }
@@ -89,6 +105,9 @@ fn apply(tenants: &mut Tenants, tenant: TenantId, change: Change, seen: &[Key]) 
             }
             Write::Replace(record, version) => {
                 let at = rows.at(record.key(), version).ok_or(Not::Stale)?;
+                if is_met(&rows, &record, Some(at)) {
+                    return Err(Not::Taken);
+                }
                 rows.records[at] = Held { noun: record, version: version + 1 };
             }
             Write::Remove(key, version) => {
@@ -128,6 +147,9 @@ fn decide(tenants: &mut Tenants, tenant: TenantId, mut keys: Vec<Key>, judge: &m
     Err(Fault::Contended)
 }
 
+/// What one step of retention removes at the most.
+const SWEPT: u64 = 500;
+
 fn ready<'a, T: Send + 'a>(value: T) -> Pending<'a, T> {
     Box::pin(std::future::ready(value))
 }
@@ -153,6 +175,7 @@ impl Store for Memory {
             .filter(|(tenant, held)| of(tenant, &held.noun))
             .map(|(tenant, held)| Listed { tenant: *tenant, held: held.clone() })
             .collect();
+        found.sort_by_key(|it| age(&it.held.noun));
         if listing == Listing::Tenants {
             found.sort_by(|one, two| house_name(&one.held.noun).cmp(&house_name(&two.held.noun)));
         }
@@ -196,26 +219,29 @@ impl Store for Memory {
     fn sweep(&self, tenant: TenantId, before: Timestamp, now: Timestamp) -> Pending<'_, Result<Swept, Fault>> {
         let mut tenants = self.tenants();
         let Some(rows) = tenants.get_mut(&tenant) else { return ready(Ok(Swept::default())) };
-        let size = |rows: &Rows| rows.records.len() + rows.events.len();
-        let all = size(rows);
-        rows.records.retain(|held| match &held.noun {
-            Record::Challenge(it) => it.id >= ChallengeId::floor(before),
-            Record::Delivery(it) => it.due_at().is_some() || it.id >= DeliveryId::floor(before),
-            Record::Limit(it) => it.over_at().is_none_or(|over| now < over),
-            _ => true,
+        let mut removed = 0;
+        let mut goes = |is_over: bool| {
+            let goes = is_over && removed < SWEPT;
+            removed += u64::from(goes);
+            !goes
+        };
+        rows.records.retain(|held| {
+            goes(match &held.noun {
+                Record::Challenge(it) => it.id < ChallengeId::floor(before),
+                Record::Delivery(it) => it.due_at().is_none() && it.id < DeliveryId::floor(before),
+                Record::Limit(it) => it.over_at().is_some_and(|over| over <= now),
+                _ => false,
+            })
         });
-        rows.events.retain(|event| event.id >= EventId::floor(before));
-        let removed = all - size(rows);
-        ready(Ok(Swept { removed: removed as u64, more: false }))
+        rows.events.retain(|event| goes(event.id < EventId::floor(before)));
+        ready(Ok(Swept { removed, more: removed == SWEPT }))
     }
 
     fn health(&self) -> Pending<'_, Result<Health, Fault>> {
-        let queued = self
-            .tenants()
-            .values()
-            .flat_map(|it| &it.records)
-            .filter(|it| matches!(&it.noun, Record::Delivery(it) if it.due_at().is_some()))
-            .count();
-        ready(Ok(Health { engine: "memory".into(), schema: 0, queued: queued as u64, bytes: 0 }))
+        let tenants = self.tenants();
+        let records: Vec<_> = tenants.values().flat_map(|it| &it.records).collect();
+        let queued = records.iter().filter(|it| matches!(&it.noun, Record::Delivery(it) if it.due_at().is_some())).count();
+        let bytes = records.len() * std::mem::size_of::<Held<Record>>();
+        ready(Ok(Health { engine: "memory".into(), schema: 1, queued: queued as u64, bytes: bytes as u64 }))
     }
 }

@@ -4,6 +4,7 @@
 //! layers: this is on the way of every verification.
 
 use crate::Hall;
+use crate::measures::method_name;
 use crate::problem::{Envelope, Problem};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -92,7 +93,7 @@ pub(crate) async fn entrance(State(hall): State<Arc<Hall>>, request: Request, ne
     let span = tracing::info_span!(
         "request",
         request.id = id.as_str(),
-        http.request.method = method.as_str(),
+        http.request.method = method_name(&method),
         http.route = route,
         client.address = caller.map(tracing::field::display),
     );

@@ -22,6 +22,7 @@ pub use operations::Readiness;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use body::Room;
 use caller::Tokens;
 use countersign_core::Core;
 use countersign_core::ports::Inbox;
@@ -29,6 +30,7 @@ use dialects::ciam;
 use entrance::Ids;
 use ipnet::IpNet;
 use measures::Measures;
+use operations::Probe;
 use std::fmt;
 use std::sync::Arc;
 use url::Url;
@@ -67,6 +69,8 @@ pub(crate) struct Hall {
     tokens: Tokens,
     measures: Measures,
     ids: Ids,
+    room: Room,
+    probe: Probe,
 }
 
 /// Every door of the house.
@@ -74,7 +78,14 @@ pub(crate) struct Hall {
 /// The server is expected to put the peer's address into each request as axum's `ConnectInfo<SocketAddr>`; without it no proxy
 /// is trusted.
 pub fn router(house: House) -> Router {
-    let hall = Arc::new(Hall { tokens: Tokens::new(&house.base_url), measures: Measures::new(), ids: Ids::default(), house });
+    let hall = Arc::new(Hall {
+        tokens: Tokens::new(&house.base_url),
+        measures: Measures::new(),
+        ids: Ids::default(),
+        room: Room::default(),
+        probe: Probe::default(),
+        house,
+    });
     // The prefix stands twice for clients that were generated from a contract whose paths repeat it (CIAM contract §1.1).
     Router::new()
         .merge(ciam::doors("/ciam-mfa/v2"))
@@ -154,11 +165,12 @@ mod tests {
         assert_eq!(house.post("/healthz", "").await.status, StatusCode::METHOD_NOT_ALLOWED);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_server_is_alive_without_its_store_and_ready_only_with_it() {
         let house = TestHouse::new().await;
         assert_eq!(house.get("/readyz").await.json()["status"], "ready");
         house.store.away.store(true, Ordering::SeqCst);
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
         let unready = house.get("/readyz").await;
         assert_eq!(unready.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(unready.json()["reasons"][0], "storage is unavailable: unplugged");

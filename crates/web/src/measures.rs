@@ -14,6 +14,9 @@ const OPENED: &str = "countersign_challenges_opened_total";
 const ANSWERS: &str = "countersign_answers_total";
 const TOKENS: &str = "countersign_tokens_issued_total";
 
+/// Bodies that were turned away because there was no room for more.
+pub(crate) const NO_ROOM: &str = "countersign_bodies_refused_total";
+
 /// The bounds for the histogram of durations: OpenTelemetry's advice for `http.server.request.duration`, and two finer ones.
 pub const DURATION_BUCKETS_S: [f64; 16] = [0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
@@ -22,6 +25,7 @@ pub fn describe() {
     describe_histogram!(DURATION, Unit::Seconds, "How long answers took, by method, route and status");
     describe_counter!(OPENED, Unit::Count, "Challenges that were opened, by channel");
     describe_counter!(ANSWERS, Unit::Count, "Answers that were judged, by verdict");
+    describe_counter!(NO_ROOM, Unit::Count, "Requests that were turned away because too many bodies were being read");
     describe_counter!(TOKENS, Unit::Count, "Access tokens that were issued");
 }
 
@@ -81,10 +85,7 @@ impl Measures {
 
     /// Routes are patterns, so there are as many as doors; methods that no door takes count as one.
     pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
-        let method = match *method {
-            Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => method.clone(),
-            _ => other(),
-        };
+        let method = if is_known(method) { method.clone() } else { other() };
         let key = (method, status);
         let known = self.durations.read().expect("nobody panics while holding it");
         if let Some(histogram) = known.get(route).and_then(|it| it.get(&key)) {
@@ -102,7 +103,18 @@ impl Measures {
     }
 }
 
+/// A method as it may be told: callers can write anything there, a secret for one.
+pub(crate) fn method_name(method: &Method) -> &str {
+    if is_known(method) { method.as_str() } else { OTHER }
+}
+
+fn is_known(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS)
+}
+
 /// OpenTelemetry's word for a method that is none of the known ones.
+const OTHER: &str = "_OTHER";
+
 fn other() -> Method {
-    Method::from_bytes(b"_OTHER").expect("it is a token")
+    Method::from_bytes(OTHER.as_bytes()).expect("it is a token")
 }

@@ -5,9 +5,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use countersign_core::Core;
+use countersign_core::ports::Health;
+use countersign_core::words::refusal::Fault;
 use serde::Serialize;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 /// Whether the server still takes work. A copy is the same one.
 #[derive(Debug, Clone)]
@@ -50,9 +56,48 @@ enum Ready {
     Unready { reasons: Vec<String> },
 }
 
+/// How long the word that the store is well is taken.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+/// What the last probe of the store found. Anybody may ask `/readyz`, and a probe is a durable commit: so there is one at a
+/// time, all who wait for it share what it finds, and a good word is kept for a moment.
+#[derive(Default)]
+pub(crate) struct Probe {
+    last: Arc<Mutex<Option<Found>>>,
+    /// How many have ended.
+    rounds: Arc<AtomicU64>,
+}
+
+struct Found {
+    at: Instant,
+    health: Result<Health, Fault>,
+}
+
+impl Probe {
+    async fn health(&self, core: &Core) -> Result<Health, Fault> {
+        let before = self.rounds.load(Ordering::Acquire);
+        let mut last = self.last.clone().lock_owned().await;
+        if let Some(Found { at, health }) = &*last {
+            let is_ours = self.rounds.load(Ordering::Acquire) != before;
+            if is_ours || (health.is_ok() && at.elapsed() < GOOD_FOR) {
+                return health.clone();
+            }
+        }
+        // On its own, for the caller may hang up: the next one would begin another while this one is under way.
+        let (core, rounds) = (core.clone(), self.rounds.clone());
+        let probing = tokio::spawn(async move {
+            let health = core.health().await;
+            *last = Some(Found { at: Instant::now(), health: health.clone() });
+            rounds.fetch_add(1, Ordering::Release);
+            health
+        });
+        probing.await.unwrap_or_else(|_| Err(Fault::Corrupt("the probe of the store did not end".into())))
+    }
+}
+
 /// Takes work: the store can be read and written, and the server is not stopping.
 pub(crate) async fn readyz(State(hall): State<Arc<Hall>>) -> Response {
-    let health = hall.house.core.health().await;
+    let health = hall.probe.health(&hall.house.core).await;
     let mut reasons = Vec::new();
     if hall.house.readiness.is_draining() {
         reasons.push("the server is stopping".to_owned());
@@ -73,4 +118,43 @@ pub(crate) async fn readyz(State(hall): State<Arc<Hall>>) -> Response {
 /// What it has counted, as Prometheus text.
 pub(crate) async fn metrics(State(hall): State<Arc<Hall>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], (hall.house.metrics)()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestHouse;
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_ask_at_once_share_one_probe_and_a_good_word_is_kept_for_a_moment() {
+        let house = Arc::new(TestHouse::new().await);
+        let probes = || house.store.probes.load(std::sync::atomic::Ordering::SeqCst);
+        let at_once = async || {
+            let asking: Vec<_> = (0..50)
+                .map(|_| {
+                    let house = house.clone();
+                    tokio::spawn(async move { house.get("/readyz").await.status })
+                })
+                .collect();
+            for it in asking {
+                it.await.expect("no panic");
+            }
+        };
+        at_once().await;
+        assert_eq!(probes(), 1);
+        tokio::time::advance(GOOD_FOR / 2).await;
+        at_once().await;
+        assert_eq!(probes(), 1);
+        tokio::time::advance(GOOD_FOR / 2).await;
+        at_once().await;
+        assert_eq!(probes(), 2);
+        // A bad word is shared and not kept: whoever asks later may hear that all is well again.
+        house.store.away.store(true, std::sync::atomic::Ordering::SeqCst);
+        tokio::time::advance(GOOD_FOR).await;
+        at_once().await;
+        assert_eq!(probes(), 3);
+        house.store.away.store(false, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(house.get("/readyz").await.status, StatusCode::OK);
+        assert_eq!(probes(), 4);
+    }
 }

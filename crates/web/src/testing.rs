@@ -22,7 +22,7 @@ use countersign_core::words::wording::{Message, Values, Wording};
 use countersign_core::{Core, Neighbours, Scope};
 use http_body_util::BodyExt;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tower::ServiceExt;
@@ -33,6 +33,8 @@ pub(crate) struct Memory {
     kept: Mutex<Vec<(TenantId, Record)>>,
     /// Whether it is to say that it is away.
     pub away: AtomicBool,
+    /// How often it was asked how it is.
+    pub probes: AtomicU32,
 }
 
 impl Memory {
@@ -120,6 +122,7 @@ impl Store for Memory {
     }
 
     fn health(&self) -> Pending<'_, Result<Health, Fault>> {
+        self.probes.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { self.present().map(|()| Health { engine: "memory".into(), schema: 1, queued: 0, bytes: 0 }) })
     }
 }
@@ -238,6 +241,14 @@ impl TestHouse {
 
     pub async fn scope(&self) -> Scope {
         self.core.authenticate(&self.client_id, &self.secret).await.expect("its own secret")
+    }
+
+    /// An access token of the client.
+    pub async fn token(&self) -> String {
+        let (id, secret) = (&self.client_id, self.secret.reveal());
+        let body = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
+        let heard = self.post("/ciam-mfa/v2/get/token", body).await;
+        heard.json()["access_token"].as_str().expect("a token").to_owned()
     }
 
     pub async fn ask(&self, request: Request<Body>) -> Heard {

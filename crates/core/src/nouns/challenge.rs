@@ -18,8 +18,9 @@ pub struct Challenge {
     pub realm: Realm,
     /// By which way the person is asked.
     pub channel: Channel,
-    /// Whose wrong codes are counted: the keyed hash of person and kind of factor (invariant 2).
-    pub failures: Fingerprint,
+    /// Where wrong codes are counted (invariant 2): by person, and by address where we send the code. None for an enrolment, whose
+    /// own attempts are all that there is.
+    pub failures: Vec<Fingerprint>,
     /// What a right answer is good for.
     pub purpose: Purpose,
     /// How far it has come.
@@ -201,7 +202,7 @@ mod tests {
             id,
             realm: Realm::Client(ClientId::new(at(0), &chance)),
             channel: Channel::Sms,
-            failures: keys.fingerprint("failures", &[b"jdoe"]),
+            failures: vec![keys.fingerprint("failures", &[b"jdoe"])],
             purpose: Purpose::Authenticate,
             stage,
         };

@@ -1,6 +1,7 @@
 //! Factors: what a person has enrolled and can prove.
 
 use crate::nouns::totp::StepNumber;
+use crate::words::address::fold;
 use crate::words::id::{ChallengeId, FactorId, UserId};
 use crate::words::secret::Sealed;
 use crate::words::time::Timestamp;
@@ -59,10 +60,10 @@ impl Factor {
         matches!(self.stage, FactorStage::Active { .. })
     }
 
-    /// Whether its owner calls it so, in capitals or not.
+    /// Whether its owner calls it so, in whichever spelling.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
-        self.name.to_lowercase() == name.trim().to_lowercase()
+        fold(&self.name) == fold(name)
     }
 
     /// The longest name, in characters.
@@ -72,7 +73,7 @@ impl Factor {
     #[must_use]
     pub fn check_name(text: &str) -> Option<&str> {
         let text = text.trim();
-        let fits = !text.is_empty() && text.chars().count() <= Self::NAME_MAX && !text.chars().any(char::is_control);
+        let fits = !fold(text).is_empty() && text.chars().count() <= Self::NAME_MAX && !text.chars().any(char::is_control);
         fits.then_some(text)
     }
 

@@ -14,8 +14,10 @@ use crate::nouns::route;
 use crate::ports::{Change, Key, Outcome, Pending, Provider, Receipt, Record, Seen, SendError, Sends, Step};
 use crate::words::id::{DeliveryId, ProviderId, TenantId};
 use crate::words::refusal::Fault;
+use crate::words::time::Timestamp;
 use crate::words::wording::Message;
 use futures_channel::oneshot;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,9 +25,14 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How long all legs of one attempt may take together. Shorter than the lease by a margin for the note that follows.
-const ATTEMPT: Duration = Duration::from_millis(15_000);
-const _: () = assert!(ATTEMPT.as_millis() + 2_000 < LEASE.as_millis());
+/// How long all legs of one attempt may take together.
+const ATTEMPT: Duration = Duration::from_secs(15);
+/// What is left of a lease for the note that follows an attempt, and for clocks that differ.
+const MARGIN: Duration = Duration::from_secs(2);
+const _: () = assert!(ATTEMPT.as_secs() + MARGIN.as_secs() < LEASE.as_secs());
+
+/// How long a delivery that cannot be read is left alone before it is looked at again.
+const ASIDE: Duration = Duration::from_secs(300);
 
 /// Deliveries that the loop carries at a time on one node.
 const AT_A_TIME: usize = 256;
@@ -50,27 +57,37 @@ impl Core {
     /// A fault of the store.
     pub async fn deliver_due(&self) -> Result<usize, Fault> {
         let free = AT_A_TIME.saturating_sub(self.0.carrying.load(Ordering::Relaxed));
-        let most = u32::try_from(free).unwrap_or(u32::MAX);
-        if most == 0 {
+        if free == 0 {
             return Ok(0);
         }
+        let now = self.now();
+        let aside = self.0.set_aside.lock().expect("nobody panics while holding it").still(now);
+        let most = u32::try_from(free + aside.len()).unwrap_or(u32::MAX);
         let mut claimed = 0;
-        for (tenant, id) in self.store().due(self.now(), most).await? {
-            let Some(standing) = self.standing(tenant).await? else { continue };
-            let Some(delivery) = self.claim(tenant, id).await? else { continue };
-            let DeliveryStage::Queued { attempt, message, .. } = &delivery.stage else { continue };
-            let attempt = *attempt;
-            let opened = standing.keys.open_sealed(message_place(&id), message);
-            let words = opened.ok().and_then(|plain| serde_json::from_slice::<Message>(&plain).ok());
-            let Some(words) = words else {
-                tracing::error!(tenant.id = %tenant, delivery.id = %id, "Delivery {id} cannot be opened, and is given up");
-                self.note(tenant, delivery, attempt, Carried::Refused { why: "the words cannot be opened".into() }).await;
-                continue;
-            };
-            drop(self.start_carrying(standing, delivery, attempt, Arc::new(words)));
-            claimed += 1;
+        for (tenant, id) in self.store().due(now, most).await?.into_iter().filter(|(_, id)| !aside.contains(id)) {
+            match self.carry_due(tenant, id).await {
+                Ok(true) => claimed += 1,
+                Ok(false) => {}
+                // One that cannot be read, or whose tenant cannot, keeps nobody else's waiting.
+                Err(Fault::Corrupt(why)) => {
+                    tracing::error!(tenant.id = %tenant, delivery.id = %id, "Delivery {id} is set aside for {ASIDE:?}: {why}");
+                    self.0.set_aside.lock().expect("nobody panics while holding it").put(id, now + ASIDE);
+                }
+                Err(fault @ (Fault::Unavailable { .. } | Fault::Contended)) => return Err(fault),
+            }
         }
         Ok(claimed)
+    }
+
+    /// Claims one delivery and sets out to carry it; says whether it did.
+    async fn carry_due(&self, tenant: TenantId, id: DeliveryId) -> Result<bool, Fault> {
+        let Some(standing) = self.standing(tenant).await? else { return Ok(false) };
+        let Some(delivery) = self.claim(tenant, id).await? else { return Ok(false) };
+        let DeliveryStage::Queued { message, .. } = &delivery.stage else { return Ok(false) };
+        let plain = standing.keys.open_sealed(message_place(&id), message)?;
+        let words = serde_json::from_slice::<Message>(&plain).map_err(|_| Fault::Corrupt("its words cannot be read".into()))?;
+        drop(self.start_carrying(standing, delivery, Arc::new(words), Some(Carrying::begin(self))));
+        Ok(true)
     }
 
     /// Takes the lease of a delivery that is due and still wanted.
@@ -103,33 +120,45 @@ impl Core {
         &self,
         standing: Arc<Standing>,
         delivery: Delivery,
-        attempt: u16,
         message: Arc<Message>,
+        counted: Option<Carrying>,
     ) -> oneshot::Receiver<Carried> {
         let (tell, told) = oneshot::channel();
         let core = self.clone();
-        let carrying = Carrying::begin(self);
         self.0.with.tasks.detach(Box::pin(async move {
-            let _carrying = carrying;
-            let carried = core.carry(&standing, delivery.id, message).await;
-            let noting = core.note(standing.tenant.id, delivery, attempt, carried.clone());
-            // Whoever waited may be gone; the note is made all the same.
-            let _ = tell.send(carried);
-            noting.await;
+            let _counted = counted;
+            // The lease began before the change that made it was durable, so what is left of it is what counts.
+            let until = delivery.due_at().map_or(core.now(), |due_at| due_at.before(MARGIN));
+            let carried = core.carry(&standing, delivery.id, message, until).await;
+            let noting = core.note(standing.tenant.id, delivery, carried.clone());
+            // "It was not sent" must stay true after a crash (invariant 4). Whoever waited may be gone; the note is made all the same.
+            if matches!(carried, Carried::Refused { .. } | Carried::NoSuchAddress { .. }) {
+                noting.await;
+                let _ = tell.send(carried);
+            } else {
+                let _ = tell.send(carried);
+                noting.await;
+            }
         }));
         told
     }
 
-    /// One attempt: each leg of the route in turn, until one takes it.
-    async fn carry(&self, standing: &Standing, id: DeliveryId, message: Arc<Message>) -> Carried {
-        let began = self.now();
+    /// One attempt: each leg of the route in turn, until one takes it or the lease is nearly over. Each leg has its share of the
+    /// time that is left, so that one that hangs leaves enough for the next.
+    async fn carry(&self, standing: &Standing, id: DeliveryId, message: Arc<Message>, until: Timestamp) -> Carried {
+        let until = until.min(self.now() + ATTEMPT);
         let mut later: Option<Option<Duration>> = None;
         let mut why = "no provider is left on its route".to_owned();
-        for leg in route::legs(&standing.tenant.routes, message.channel, &message.to) {
+        let legs = route::legs(&standing.tenant.routes, message.channel, &message.to);
+        for (at, leg) in legs.iter().enumerate() {
             let Some(built) = standing.carrier(*leg, message.channel) else { continue };
-            let left = ATTEMPT.saturating_sub(self.now().since(began));
+            let left = until.since(self.now());
+            if left.is_zero() {
+                return Carried::Later { asked: None };
+            }
+            let legs_left = u32::try_from(legs.len() - at).unwrap_or(u32::MAX);
             let error = match built.provider() {
-                Ok(Provider::Sends(sends)) => match self.send(&**sends, id, message.clone(), left).await {
+                Ok(Provider::Sends(sends)) => match self.send(&**sends, id, message.clone(), left / legs_left).await {
                     Ok(receipt) => return Carried::Taken { provider: *leg, receipt },
                     Err(error) => error,
                 },
@@ -160,9 +189,13 @@ impl Core {
     }
 
     /// Notes how an attempt ended. The note is on its way when this returns; the future says when it is durable.
-    fn note(&self, tenant: TenantId, delivery: Delivery, attempt: u16, carried: Carried) -> Pending<'static, ()> {
+    fn note(&self, tenant: TenantId, delivery: Delivery, carried: Carried) -> Pending<'static, ()> {
         let now = self.now();
         let id = delivery.id;
+        let attempt = match &delivery.stage {
+            DeliveryStage::Queued { attempt, .. } => *attempt,
+            DeliveryStage::Sent { .. } | DeliveryStage::Failed { .. } => 0,
+        };
         let challenge = delivery.challenge;
         let what = match &carried {
             Carried::Taken { provider, .. } => What::Sent { delivery: id, provider: *provider },
@@ -216,7 +249,28 @@ impl Core {
 /// Why a delivery that is due is not sent after all.
 const UNWANTED: &str = "the code was used, replaced or over before it could be sent";
 
-/// Counts what this node carries at the moment.
+/// Deliveries that cannot be read, and until when they are left alone.
+#[derive(Default)]
+pub(crate) struct SetAside(BTreeMap<DeliveryId, Timestamp>);
+
+impl SetAside {
+    /// As many as are remembered; beyond that the oldest are looked at again.
+    const MOST: usize = 10_000;
+
+    fn put(&mut self, id: DeliveryId, until: Timestamp) {
+        if self.0.len() >= Self::MOST {
+            self.0.pop_first();
+        }
+        self.0.insert(id, until);
+    }
+
+    fn still(&mut self, now: Timestamp) -> BTreeSet<DeliveryId> {
+        self.0.retain(|_, until| now < *until);
+        self.0.keys().copied().collect()
+    }
+}
+
+/// Counts what the loop of this node carries at the moment.
 pub(crate) struct Carrying(Core);
 
 impl Carrying {

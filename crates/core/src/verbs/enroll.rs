@@ -75,8 +75,8 @@ impl Core {
             id: enrolling.challenge,
             realm: scope.realm,
             channel: Channel::Totp,
-            // A seed that nobody holds yet has a count of its own: typing errors here lock no other device.
-            failures: keys.fingerprint("failures of enrolment", &[id.as_bytes()]),
+            // Typing errors here lock no device in use: a seed that nobody holds yet has the attempts of this challenge and no more.
+            failures: Vec::new(),
             purpose: Purpose::Enroll(id),
             stage: Stage::Open { attempts_left: policy.attempts, expires_at: now + ENROLL_WITHIN, proof: Proof::Totp { factor: id } },
         };

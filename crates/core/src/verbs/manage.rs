@@ -1,6 +1,6 @@
 //! Managing: what administrators do. Commands and the console end here.
 
-use super::request::failures_of;
+use super::request::{failures_of, failures_of_address};
 use super::standing::{open_secrets, secret_hash, secret_place, signing_place};
 use super::{Core, Judged};
 use crate::nouns::client::Client;
@@ -11,7 +11,7 @@ use crate::nouns::template::Template;
 use crate::nouns::tenant::{Policy, Tenant};
 use crate::nouns::user::Realm;
 use crate::ports::{Chance, Change, Key, Listing, Provider, Record, Seen};
-use crate::words::address::{Channel, EmailAddress, Login, PhoneNumber};
+use crate::words::address::{Address, Channel, EmailAddress, Login, PhoneNumber};
 use crate::words::id::{ClientId, DeliveryId, KeyId, ProviderId, TemplateId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{Code, Secret, TenantKeys, WrappedKey};
@@ -391,20 +391,33 @@ impl Core {
         self.listed(Listing::Templates(tenant), |it| if let Record::Template(it) = it { Some(it) } else { None }).await
     }
 
-    /// Clears a person's wrong codes for one kind of factor (invariant 2).
+    /// Clears a person's wrong codes for one kind of factor, and those of an address where one is given (invariant 2). Gives how many
+    /// counts there were.
     ///
     /// # Errors
     /// Refusals: `Unknown` (the client).
-    pub async fn unlock(&self, tenant: TenantId, client_id: &str, login: &Login, channel: Channel) -> Result<(), Error> {
+    pub async fn unlock(
+        &self,
+        tenant: TenantId,
+        client_id: &str,
+        login: &Login,
+        channel: Channel,
+        address: Option<&Address>,
+    ) -> Result<usize, Error> {
         let id = self.client_of(tenant, client_id).await?.id;
         let standing = self.standing(tenant).await?.ok_or(Refusal::Unknown("tenant"))?;
-        let of = failures_of(&standing.keys, Realm::Client(id), login, channel);
+        let of_person = failures_of(&standing.keys, Realm::Client(id), login, channel);
+        let of_address = address.map(|to| failures_of_address(&standing.keys, Realm::Client(id), to));
+        let counts: Vec<_> = of_address.into_iter().chain([of_person]).collect();
+        let first = counts.iter().copied().map(Key::Limit).collect();
         let event = self.event(self.now(), What::Unlocked { channel });
-        let judge = move |seen: &mut Seen| match seen.limit(of) {
-            None => Judged::Write(Change::none(), Ok(())),
-            Some(held) => Judged::Write(Change::none().remove(Key::Limit(of), held.version).tell(event.clone()), Ok(())),
+        let judge = move |seen: &mut Seen| {
+            let found: Vec<_> = counts.iter().filter_map(|of| seen.limit(*of)).collect();
+            let change = found.iter().fold(Change::none(), |change, held| change.remove(Key::Limit(held.noun.of), held.version));
+            let change = if found.is_empty() { change } else { change.tell(event.clone()) };
+            Judged::Write(change, Ok(found.len()))
         };
-        self.managed(tenant, vec![Key::Limit(of)], judge).await
+        self.managed(tenant, first, judge).await
     }
 
     /// The newest events of a tenant, newest first.

@@ -14,6 +14,7 @@ use crate::words::id::{ClientId, EventId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::MasterKey;
 use crate::words::time::Timestamp;
+use deliver::SetAside;
 use standing::{Knows, Standing};
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
@@ -45,8 +46,10 @@ pub struct Core(Arc<Inner>);
 struct Inner {
     with: Neighbours,
     knows: Knows,
-    /// Deliveries that this node carries at the moment.
+    /// Deliveries that the loop of this node carries at the moment.
     carrying: AtomicUsize,
+    /// Deliveries that cannot be read.
+    set_aside: Mutex<SetAside>,
 }
 
 impl fmt::Debug for Core {
@@ -67,7 +70,7 @@ impl Core {
     /// Moves in.
     #[must_use]
     pub fn new(with: Neighbours) -> Self {
-        Self(Arc::new(Inner { with, knows: Knows::default(), carrying: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner { with, knows: Knows::default(), carrying: AtomicUsize::new(0), set_aside: Mutex::default() }))
     }
 
     /// The present moment.

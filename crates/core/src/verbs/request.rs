@@ -95,13 +95,16 @@ impl Core {
         let id = ChallengeId::new(now, self.chance());
         let Prepared { message, delivery, mac } = self.prepare(scope, id, channel, &order, template, now)?;
         let expires_at = now + policy.code_lifetime();
-        let failures = failures_of(&scope.tenant.keys, scope.realm, &order.login, channel);
+        let failures = [
+            failures_of(&scope.tenant.keys, scope.realm, &order.login, channel),
+            failures_of_address(&scope.tenant.keys, scope.realm, &order.to),
+        ];
         let sends = sends_of(scope, &order);
         let challenge = Challenge {
             id,
             realm: scope.realm,
             channel,
-            failures,
+            failures: failures.to_vec(),
             purpose: Purpose::Authenticate,
             stage: Stage::Open { attempts_left: policy.attempts, expires_at, proof: Proof::Code { mac, delivery: delivery.id } },
         };
@@ -109,8 +112,8 @@ impl Core {
         let refused = self.event(now, What::RefusedSends { channel });
         let waiting = delivery.clone();
         let judge = move |seen: &mut Seen| {
-            let failures = count_failures(seen.limit(failures)).0;
-            if let Some(refusal) = refused_by_lock(&failures, now) {
+            let counts = failures.map(|of| count_failures(seen.limit(of)).0);
+            if let Some(refusal) = counts.iter().find_map(|count| refused_by_lock(count, now)) {
                 return Judged::Write(Change::none(), Err(refusal));
             }
             let change = match take_sends(seen, sends, now, &policy) {
@@ -122,12 +125,12 @@ impl Core {
             };
             let mut challenge = challenge.clone();
             if let Stage::Open { attempts_left, .. } = &mut challenge.stage {
-                *attempts_left = left_of_round(&failures, &policy);
+                *attempts_left = left_of_round(&counts, &policy);
             }
             let change = change.insert(Record::Challenge(challenge)).insert(Record::Delivery(waiting.clone())).tell(opened.clone());
             Judged::Write(change, Ok(()))
         };
-        let first = vec![Key::Limit(failures), Key::Limit(sends[0]), Key::Limit(sends[1])];
+        let first = failures.into_iter().chain(sends).map(Key::Limit).collect();
         self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)??;
         let sent = self.deliver_now(scope, delivery, message).await?;
         Ok(Requested { challenge: id, expires_at, sent })
@@ -161,7 +164,9 @@ impl Core {
             let Some(factor) = usable.find(|it| it.is_called(&device) && matches!(it.kind, FactorKind::Totp { .. })) else {
                 return Judged::Write(Change::none(), Err(Refusal::DeviceUnknown));
             };
-            let stage = Stage::Open { attempts_left: left_of_round(&count, &policy), expires_at, proof: Proof::Totp { factor: factor.id } };
+            let stage =
+                Stage::Open { attempts_left: left_of_round(&[count], &policy), expires_at, proof: Proof::Totp { factor: factor.id } };
+            let failures = vec![failures];
             let challenge = Challenge { id, realm, channel: Channel::Totp, failures, purpose: Purpose::Authenticate, stage };
             Judged::Write(Change::none().insert(Record::Challenge(challenge)).tell(opened.clone()), Ok(()))
         };
@@ -219,7 +224,7 @@ impl Core {
     /// Carries a message whose promise is durable, and waits for the provider's word as long as the tenant allows.
     pub(crate) async fn deliver_now(&self, scope: &Scope, delivery: Delivery, message: Arc<Message>) -> Result<Sent, Refusal> {
         let within = scope.tenant.tenant.policy.answer_within();
-        let told = self.start_carrying(scope.tenant.clone(), delivery, 1, message);
+        let told = self.start_carrying(scope.tenant.clone(), delivery, message, None);
         match super::deliver::first_of(told, self.0.with.tasks.pause(within)).await {
             Some(Ok(Carried::Taken { .. })) => Ok(Sent::Taken),
             Some(Ok(Carried::Refused { .. })) => Err(Refusal::DeliveryRefused),
@@ -258,6 +263,12 @@ pub(crate) fn named(scope: &Scope, login: &Login) -> Fingerprint {
 /// every spelling (invariant 2).
 pub(crate) fn failures_of(keys: &TenantKeys, realm: Realm, login: &Login, channel: Channel) -> Fingerprint {
     keys.fingerprint("failures", &[realm.as_bytes(), login.canonical().as_bytes(), channel.as_str().as_bytes()])
+}
+
+/// Under which the wrong codes for one address are counted, whoever is said to live there, and whether the code is written or
+/// spoken: a caller who keeps changing the name of the person gets no more guesses.
+pub(crate) fn failures_of_address(keys: &TenantKeys, realm: Realm, to: &Address) -> Fingerprint {
+    keys.fingerprint("failures of an address", &[realm.as_bytes(), to.canonical().as_bytes()])
 }
 
 /// Under which sends are counted: by person, and by address.
@@ -306,8 +317,8 @@ pub(crate) fn refused_by_lock(failures: &Failures, now: Timestamp) -> Option<Ref
 }
 
 /// What is left of a round of attempts: a new challenge gives back none that an old one paid (invariant 2).
-fn left_of_round(failures: &Failures, policy: &Policy) -> NonZeroU8 {
-    let paid = failures.in_a_row() % u16::from(policy.attempts.get());
+fn left_of_round(counts: &[Failures], policy: &Policy) -> NonZeroU8 {
+    let paid = counts.iter().map(|it| it.in_a_row() % u16::from(policy.attempts.get())).max().unwrap_or(0);
     NonZeroU8::new(policy.attempts.get() - u8::try_from(paid).expect("less than the attempts")).expect("a remainder is smaller")
 }
 

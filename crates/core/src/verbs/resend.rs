@@ -34,7 +34,7 @@ impl Core {
         // A template that was removed meanwhile leaves the standard words.
         let template = order.template.and_then(|id| scope.tenant.templates.iter().find(|it| it.id == id));
         let prepared = self.prepare(scope, id, challenge.channel, &order, template, now)?;
-        let (delivery, mac, failures) = (prepared.delivery.clone(), prepared.mac, challenge.failures);
+        let (delivery, mac, failures) = (prepared.delivery.clone(), prepared.mac, challenge.failures.clone());
         let (sends, policy) = (sends_of(scope, &order), scope.tenant.tenant.policy.clone());
         let resent = self.event(now, What::Resent { challenge: id, delivery: delivery.id });
         let judge = move |seen: &mut Seen| {
@@ -47,7 +47,8 @@ impl Core {
             if !challenge.noun.awaits(last, now) || seen.delivery(last).is_some_and(|it| it.noun.due_at().is_some()) {
                 return refused(Refusal::ResendTooSoon);
             }
-            if let Some(locked) = refused_by_lock(&count_failures(seen.limit(failures)).0, now) {
+            let locks = failures.iter().filter_map(|of| refused_by_lock(&count_failures(seen.limit(*of)).0, now));
+            if let Some(locked) = locks.collect::<Vec<_>>().pop() {
                 return refused(locked);
             }
             match take_sends(seen, sends, now, &policy) {
@@ -61,7 +62,8 @@ impl Core {
                 }
             }
         };
-        let first = vec![Key::Challenge(id), Key::Delivery(last), Key::Limit(failures), Key::Limit(sends[0]), Key::Limit(sends[1])];
+        let limits = challenge.failures.iter().copied().chain(sends).map(Key::Limit);
+        let first = [Key::Challenge(id), Key::Delivery(last)].into_iter().chain(limits).collect();
         self.decide(tenant, first, judge).await?.ok_or(Fault::Contended)??;
         let sent = self.deliver_now(scope, prepared.delivery, prepared.message).await?;
         Ok(Requested { challenge: id, expires_at, sent })

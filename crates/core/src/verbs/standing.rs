@@ -16,7 +16,7 @@ use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{DoesNotOpen, Mac, Place, Secret, TenantKeys};
 use crate::words::time::Timestamp;
 use crate::words::wording::Wording;
-use quick_cache::sync::Cache;
+use quick_cache::{UnitWeighter, sync::Cache};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use std::time::Duration;
 pub const FRESH: Duration = Duration::from_secs(2);
 
 /// Tenants and clients that are remembered at a time; the least used are forgotten first.
-const TENANTS: usize = 20_000;
-const CLIENTS: usize = 50_000;
+const TENANTS: u64 = 20_000;
+const CLIENTS: u64 = 50_000;
 
 /// A tenant, with everything that it has decided, ready for use.
 #[derive(Debug)]
@@ -96,6 +96,11 @@ impl Built {
 /// What was read, and when; nothing, when there was nothing.
 type Copy<T> = (Timestamp, Option<T>);
 
+/// A copy from the future is none: the clock was set back, and nobody knows how old it is.
+fn is_fresh(read_at: Timestamp, now: Timestamp) -> bool {
+    read_at <= now && now.since(read_at) < FRESH
+}
+
 /// The copies.
 pub(crate) struct Knows {
     tenants: Cache<TenantId, Copy<Arc<Standing>>>,
@@ -105,7 +110,12 @@ pub(crate) struct Knows {
 
 impl Default for Knows {
     fn default() -> Self {
-        Self { tenants: Cache::new(TENANTS), clients: Cache::new(CLIENTS), named: Cache::new(CLIENTS) }
+        // Room is made as it is needed: most houses have one tenant.
+        Self {
+            tenants: Cache::with_weighter(16, TENANTS, UnitWeighter),
+            clients: Cache::with_weighter(16, CLIENTS, UnitWeighter),
+            named: Cache::with_weighter(16, CLIENTS, UnitWeighter),
+        }
     }
 }
 
@@ -127,7 +137,7 @@ impl Core {
         let now = self.now();
         let before = self.0.knows.tenants.get(&id);
         if let Some((read_at, known)) = &before
-            && now.since(*read_at) < FRESH
+            && is_fresh(*read_at, now)
         {
             return Ok(known.clone());
         }
@@ -146,7 +156,7 @@ impl Core {
     pub async fn client(&self, tenant: TenantId, id: ClientId) -> Result<Option<Arc<Client>>, Fault> {
         let now = self.now();
         if let Some((read_at, known)) = self.0.knows.clients.get(&(tenant, id))
-            && now.since(read_at) < FRESH
+            && is_fresh(read_at, now)
         {
             return Ok(known);
         }
@@ -158,8 +168,8 @@ impl Core {
         Ok(known)
     }
 
-    /// The client that calls itself `client_id`, if `secret` is one of its secrets. An unknown client costs the same work
-    /// (invariant 8).
+    /// The client that calls itself `client_id`, if `secret` is one of its secrets. Whether it is the id or the secret that is
+    /// wrong is not told.
     ///
     /// # Errors
     /// [`Refusal::ClientUnknown`] when there is none, it is switched off, or the secret is another; a fault of the store.
@@ -175,7 +185,7 @@ impl Core {
     async fn client_named(&self, client_id: &str) -> Result<Option<(TenantId, ClientId)>, Fault> {
         let now = self.now();
         if let Some((read_at, known)) = self.0.knows.named.get(client_id)
-            && now.since(read_at) < FRESH
+            && is_fresh(read_at, now)
         {
             return Ok(known);
         }

@@ -77,8 +77,8 @@ impl Core {
                     For::Enrolment { .. } | For::Authentication { .. } => Refusal::ChallengeUnknown,
                 });
             };
-            let (failures, factor) = (Key::Limit(challenge.failures), factor_of(challenge).map(Key::Factor));
-            let more: Vec<Key> = [Some(failures), factor].into_iter().flatten().filter(|key| !seen.has_looked_at(*key)).collect();
+            let counts = challenge.failures.iter().map(|of| Key::Limit(*of));
+            let more: Vec<Key> = counts.chain(factor_of(challenge).map(Key::Factor)).filter(|key| !seen.has_looked_at(*key)).collect();
             if !more.is_empty() {
                 return Judged::Look(more);
             }
@@ -107,9 +107,9 @@ impl Core {
                 Err(malformed) => return refused(malformed.into()),
             };
             let Some(challenge) = seen.challenge(id) else { return refused(Refusal::ChallengeUnknown) };
-            let (count, counted) = count_failures(seen.limit(challenge.noun.failures));
+            let counts: Vec<_> = challenge.noun.failures.iter().map(|of| (*of, count_failures(seen.limit(*of)))).collect();
             let takes_answers = matches!(challenge.noun.stage, Stage::Open { expires_at, .. } if now < expires_at);
-            if takes_answers && let Some(locked) = refused_by_lock(&count, now) {
+            if takes_answers && let Some(locked) = counts.iter().find_map(|(_, (count, _))| refused_by_lock(count, now)) {
                 return refused(locked);
             }
             // A device that was removed meanwhile proves nothing any more.
@@ -125,7 +125,6 @@ impl Core {
                     Err(fault) => return Judged::Write(Change::none(), Err(fault.into())),
                 },
             };
-            let of = challenge.noun.failures;
             let (next, verdict) = challenge.noun.answer(&evidence, now);
             let tell = |what| Event { id: event, at: now, what };
             let name = factor.as_ref().map_or_else(String::new, |(held, _)| held.noun.name.clone());
@@ -142,8 +141,10 @@ impl Core {
                         Purpose::Enroll(factor) => What::Enrolled { factor },
                     };
                     let mut change = change.replace(Record::Challenge(next), challenge.version).tell(tell(what));
-                    if let Some(version) = counted {
-                        change = change.remove(Key::Limit(of), version);
+                    for (of, (_, read)) in counts {
+                        if let Some(version) = read {
+                            change = change.remove(Key::Limit(of), version);
+                        }
                     }
                     if let Some((Held { noun: factor, version }, Some(step))) = factor {
                         change = change.replace(Record::Factor(factor.proven(step, now)), version);
@@ -151,9 +152,9 @@ impl Core {
                     Judged::Write(change, Ok((Answered::Passed, name)))
                 }
                 Verdict::Wrong { .. } | Verdict::LastWrong => {
-                    let count = count.one_more(now, policy);
-                    // Other challenges of the account may have paid the rest of the round.
-                    let locked = count.lock(now) != Lock::Open;
+                    let counts: Vec<_> = counts.into_iter().map(|(of, (count, read))| (of, count.one_more(now, policy), read)).collect();
+                    // Other challenges of the person or the address may have paid the rest of the round.
+                    let locked = counts.iter().any(|(_, count, _)| count.lock(now) != Lock::Open);
                     let next = if locked { next.spent(now) } else { next };
                     let (answered, what) = match &next.stage {
                         Stage::Open { attempts_left, .. } => (
@@ -164,10 +165,10 @@ impl Core {
                             (Answered::LastWrong, What::Spent { challenge: id })
                         }
                     };
-                    let change = change
-                        .replace(Record::Challenge(next), challenge.version)
-                        .put(Record::Limit(Limit { of, count: Count::Failures(count) }), counted)
-                        .tell(tell(what));
+                    let change = change.replace(Record::Challenge(next), challenge.version).tell(tell(what));
+                    let change = counts.into_iter().fold(change, |change, (of, count, read)| {
+                        change.put(Record::Limit(Limit { of, count: Count::Failures(count) }), read)
+                    });
                     Judged::Write(change, Ok((answered, name)))
                 }
             }

@@ -100,7 +100,8 @@ impl PhoneNumber {
             return Err(BadPhoneNumber::NoCountry);
         }
         let plan = Plan::parse(text, region).map_err(|_| BadPhoneNumber::Impossible)?;
-        if plan.is_possible_with_reason().is_err() {
+        // Possible within one town only is not possible from here.
+        if !matches!(plan.is_possible_with_reason(), Ok(rlibphonenumber::NumberLengthType::IsPossible)) {
             return Err(BadPhoneNumber::Impossible);
         }
         // Premium lines are where SMS fraud earns its money; the others cannot be read by one person.
@@ -229,10 +230,18 @@ impl Address {
         }
     }
 
-    /// The one spelling by which sends are counted (invariant 2): no capital letter makes a second mailbox.
+    /// The one spelling by which sends and wrong codes are counted (invariant 2): no capital letter and no tag after a `+`
+    /// (RFC 5233) makes a second mailbox.
     #[must_use]
     pub fn canonical(&self) -> String {
-        self.reveal().to_ascii_lowercase()
+        match self {
+            Self::Phone(number) => number.reveal().to_owned(),
+            Self::Email(mail) => {
+                let (local, domain) = mail.reveal().split_once('@').unwrap_or((mail.reveal(), ""));
+                let untagged = local.split_once('+').map_or(local, |(before, _)| before);
+                format!("{}@{domain}", if untagged.is_empty() { local } else { untagged }).to_ascii_lowercase()
+            }
+        }
     }
 }
 
@@ -253,7 +262,7 @@ impl Login {
     /// [`BadLogin`] when nothing is left, it is longer than 256 bytes, or it holds control characters.
     pub fn parse(text: &str) -> Result<Self, BadLogin> {
         let text = text.trim();
-        if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) {
+        if text.len() > 256 || text.chars().any(char::is_control) || fold(text).is_empty() {
             return Err(BadLogin);
         }
         Ok(Self(text.into()))
@@ -265,11 +274,10 @@ impl Login {
         &self.0
     }
 
-    /// The one spelling by which a person is found and counted (invariant 2): small letters, in Unicode's form NFKC.
+    /// The one spelling by which a person is found and counted (invariant 2).
     #[must_use]
     pub fn canonical(&self) -> String {
-        use unicode_normalization::UnicodeNormalization;
-        if self.0.is_ascii() { self.0.to_ascii_lowercase() } else { self.0.nfkc().collect::<String>().to_lowercase().nfkc().collect() }
+        fold(&self.0)
     }
 }
 
@@ -277,6 +285,28 @@ impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Login(…)")
     }
+}
+
+/// One spelling for all that look the same: form NFKC, without regard to case (ß is ss, and every sigma one sigma), and without
+/// characters that do not show (Unicode's default ignorable code points). For comparing and counting, never for showing.
+pub(crate) fn fold(text: &str) -> String {
+    use unicode_normalization::UnicodeNormalization;
+    let text = text.trim();
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let shown = text.nfkc().filter(|c| !is_ignorable(*c));
+    let folded: String = shown.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect();
+    folded.trim().to_owned()
+}
+
+/// Unicode's `Default_Ignorable_Code_Point`.
+fn is_ignorable(c: char) -> bool {
+    matches!(
+        u32::from(c),
+        0xAD | 0x34F | 0x61C | 0x115F..=0x1160 | 0x17B4..=0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F | 0x202A..=0x202E | 0x2060..=0x206F
+            | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFF8 | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF
+    )
 }
 
 /// A name, address or number as a keyed hash: it can be looked up and counted, and not read.
@@ -331,6 +361,7 @@ mod tests {
     fn numbers_that_cannot_exist_are_refused_and_unassigned_ones_are_not() {
         assert_eq!(PhoneNumber::parse("+91123", None), Err(BadPhoneNumber::Impossible));
         assert_eq!(PhoneNumber::parse("+999123456789", None), Err(BadPhoneNumber::Impossible));
+        assert_eq!(PhoneNumber::parse("+15551234", None), Err(BadPhoneNumber::Impossible), "within one town only");
         assert_eq!(PhoneNumber::parse("8212345212", None), Err(BadPhoneNumber::NoCountry));
         assert_eq!(PhoneNumber::parse("+9１8212345212", None), Err(BadPhoneNumber::Characters));
         assert_eq!(PhoneNumber::parse("+1-800-FLOWERS", None), Err(BadPhoneNumber::Characters));
@@ -346,6 +377,13 @@ mod tests {
         let mail = EmailAddress::parse("jdoe@Example.COM").expect("valid");
         assert_eq!((mail.reveal(), mail.hint().as_str()), ("jdoe@example.com", "j•••@example.com"));
         assert_eq!(format!("{number:?} {mail:?}"), "PhoneNumber(…) EmailAddress(…)");
+    }
+
+    #[test]
+    fn a_tag_or_a_capital_makes_no_second_mailbox() {
+        let counted = |text| Address::Email(EmailAddress::parse(text).expect("valid")).canonical();
+        assert_eq!(counted("J.Doe+shop@Example.com"), "j.doe@example.com");
+        assert_eq!(counted("+only@example.com"), "+only@example.com");
     }
 
     #[test]
@@ -371,8 +409,14 @@ mod tests {
     #[test]
     fn a_login_has_one_canonical_spelling() {
         assert_eq!(Login::parse(" JDoe ").map(|it| it.canonical()), Ok("jdoe".to_owned()));
-        let canonical = |text| Login::parse(text).map(|it| it.canonical());
+        let canonical = |text: &str| Login::parse(text).map(|it| it.canonical());
         assert_eq!(canonical("Jose\u{301}"), canonical("JOS\u{c9}"), "composed or not, capital or not");
+        assert_eq!(canonical("straße"), canonical("STRASSE"));
+        assert_eq!(canonical("ΣΑΣ"), canonical("σας"));
+        for hidden in ["\u{200b}", "\u{ad}", "\u{200d}", "\u{feff}", "\u{2060}", "\u{fe0f}", "\u{34f}", "\u{200e}", "\u{e0041}"] {
+            assert_eq!(canonical(&format!("j{hidden}doe")), canonical("jdoe"), "{hidden:?}");
+            assert_eq!(Login::parse(hidden), Err(BadLogin), "nothing shows");
+        }
         assert_eq!(Login::parse("  "), Err(BadLogin));
         assert_eq!(Login::parse("a\u{0}b"), Err(BadLogin));
     }

@@ -18,7 +18,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::User) -> Result<()
     let login = Login::parse(&login).map_err(|why| No::usage(why.to_string()))?;
     let channels = channel.map_or_else(|| vec![Channel::Sms, Channel::Voice, Channel::Email, Channel::Totp], |it| vec![it]);
     for channel in &channels {
-        home.core.unlock(tenant, &client_id, &login, *channel).await?;
+        home.core.unlock(tenant, &client_id, &login, *channel, None).await?;
     }
     Ok(desk.say.result(&Unlocked { channels }, |it| {
         let names: Vec<&str> = it.channels.iter().map(|it| it.as_str()).collect();

@@ -7,7 +7,7 @@ use crate::config::Limits;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,8 +16,12 @@ use tokio::time::Instant;
 /// How long a connection with a request under way may stand still. More than any answer waits for a provider.
 const STANDSTILL: Duration = Duration::from_secs(180);
 
-/// How HTTP/2 begins (RFC 9113 §3.4). Its heads are framed and bounded by the library, so only resting is timed.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How HTTP/2 begins (RFC 9113 §3.4). Its heads are framed and bounded by the library, so only resting is timed. Until all of
+/// it is there, it is a head like any other, with a head's patience: otherwise a lone `P` would buy the longer one.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// In place of a count: what came is no preface.
+const NO_PREFACE: usize = usize::MAX;
 
 /// What a connection is doing. Times are milliseconds since it began.
 pub(super) struct Pulse {
@@ -34,7 +38,8 @@ pub(super) struct Pulse {
     head_since: AtomicU64,
     /// When bytes last moved.
     moved_at: AtomicU64,
-    speaks_h2: AtomicBool,
+    /// How many bytes of the preface have come.
+    preface: AtomicUsize,
 }
 
 impl Pulse {
@@ -48,7 +53,7 @@ impl Pulse {
             in_head: AtomicBool::new(true),
             head_since: AtomicU64::new(0),
             moved_at: AtomicU64::new(0),
-            speaks_h2: AtomicBool::new(false),
+            preface: AtomicUsize::new(0),
         }
     }
 
@@ -66,7 +71,12 @@ impl Pulse {
 
     /// Whether it waits for nothing but the caller's next request.
     pub(super) fn is_resting(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) == 0 && (self.speaks_h2.load(Ordering::Relaxed) || !self.in_head.load(Ordering::Relaxed))
+        self.busy.load(Ordering::Relaxed) == 0 && (self.speaks_h2() || !self.in_head.load(Ordering::Relaxed))
+    }
+
+    /// Whether no request has come yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0 && self.resting_since.load(Ordering::Relaxed) == 0
     }
 
     /// A request has come. It is under way until the proof is dropped.
@@ -76,14 +86,21 @@ impl Pulse {
         Busy(self.clone())
     }
 
+    fn speaks_h2(&self) -> bool {
+        self.preface.load(Ordering::Relaxed) == PREFACE.len()
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn came(&self, bytes: &[u8]) {
         let now = self.now();
-        if self.moved_at.swap(now, Ordering::Relaxed) == 0 && PREFACE.starts_with(&bytes[..bytes.len().min(PREFACE.len())]) {
-            self.speaks_h2.store(true, Ordering::Relaxed);
+        self.moved_at.store(now, Ordering::Relaxed);
+        if let Some(wanted) = PREFACE.get(self.preface.load(Ordering::Relaxed)..).filter(|it| !it.is_empty()) {
+            let length = bytes.len().min(wanted.len());
+            let fits = wanted[..length] == bytes[..length];
+            self.preface.store(if fits { PREFACE.len() - wanted.len() + length } else { NO_PREFACE }, Ordering::Relaxed);
         }
         if self.busy.load(Ordering::Relaxed) == 0 && !self.in_head.swap(true, Ordering::Relaxed) {
             self.head_since.store(now, Ordering::Relaxed);

@@ -123,6 +123,7 @@ pub struct House {
     pub clock: Arc<Still>,
     pub store: Arc<dyn Store>,
     pub told: Told,
+    with: Neighbours,
     pub tenant: Tenant,
     pub scope: Scope,
 }
@@ -136,8 +137,13 @@ impl House {
     }
 
     pub async fn on(store: Arc<dyn Store>) -> Self {
-        let (clock, chance, told) = (Arc::new(Still::at(NOON)), Arc::new(Script::default()), Told::default());
-        let core = Core::new(Neighbours {
+        Self::with(store, Arc::new(Still::at(NOON))).await
+    }
+
+    /// On `store`, by `clock`.
+    pub async fn with(store: Arc<dyn Store>, clock: Arc<Still>) -> Self {
+        let (chance, told) = (Arc::new(Script::default()), Told::default());
+        let with = Neighbours {
             store: store.clone(),
             clock: clock.clone(),
             chance: chance.clone(),
@@ -145,8 +151,15 @@ impl House {
             carriers: Arc::new(told.clone()),
             pen: Arc::new(Plain),
             master: MasterKey::draw(&*chance),
-        });
+        };
+        let core = Core::new(with.clone());
         let tenant = core.create_tenant("demo", "Demo", Policy::default()).await.expect("a new tenant");
+        let scope = Self::furnish(&core, &tenant).await;
+        Self { core, clock, store, told, with, tenant, scope }
+    }
+
+    /// Gives a tenant the providers `first` and `second`, routes over both, and a client, whose scope it returns.
+    pub async fn furnish(core: &Core, tenant: &Tenant) -> Scope {
         let mut legs = Vec::new();
         for name in ["first", "second"] {
             let new = NewProvider {
@@ -160,8 +173,13 @@ impl House {
         }
         let routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
         core.change_tenant(tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.expect("routes");
-        let scope = Self::client_of(&core, &tenant, "App").await;
-        Self { core, clock, store, told, tenant, scope }
+        Self::client_of(core, tenant, "App").await
+    }
+
+    /// Another node of the same house; with another master key, one that cannot open what this one sealed.
+    pub fn node(&self, own_key: bool) -> Core {
+        let master = if own_key { MasterKey::draw(&*self.with.chance) } else { self.with.master.clone() };
+        Core::new(Neighbours { master, ..self.with.clone() })
     }
 
     /// Makes another client of the tenant, and gives its scope.

@@ -2,15 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod canaries;
+mod commands;
 mod crash;
 mod doors;
 mod first_minutes;
 mod house;
+mod operations;
 mod pages;
 mod providers_prism;
+mod providers_tls;
 mod race;
+mod raw;
 mod server;
 mod smtp_real;
+mod store;
 mod tools;
 mod transcripts;
 mod trial;

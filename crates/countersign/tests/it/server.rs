@@ -1,10 +1,11 @@
 //! The real server as a process of its own, a provider that it can reach, and a client that speaks the CIAM dialect to it.
 
+use crate::tools::until;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,8 @@ pub struct Place {
     pub address: SocketAddr,
     pub client_id: String,
     pub client_secret: String,
+    /// Settings that go before those of every place.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// A running server.
@@ -88,7 +91,7 @@ impl Place {
     pub fn new(name: &str, sink: &str) -> Self {
         let folder = Folder::new(name);
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
-        let mut place = Self { folder, address: free, client_id: String::new(), client_secret: String::new() };
+        let mut place = Self { folder, address: free, client_id: String::new(), client_secret: String::new(), settings: Vec::new() };
         let settings = json!({
             "method": "POST",
             "url": sink,
@@ -104,7 +107,8 @@ impl Place {
         place
     }
 
-    fn prepare(&self) -> Command {
+    /// The command line of this place, without its arguments.
+    pub fn prepare(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
         command
             .current_dir(self.folder.path())
@@ -112,7 +116,8 @@ impl Place {
             .env("COUNTERSIGN_STORAGE_PATH", "countersign.db")
             .env("COUNTERSIGN_EGRESS_ALLOW", "127.0.0.0/8")
             .env("COUNTERSIGN_EGRESS_ALLOW_PLAIN_HTTP", "true")
-            .env("COUNTERSIGN_LOG", "warn");
+            .env("COUNTERSIGN_LOG", "warn")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -126,8 +131,9 @@ impl Place {
 
     /// Starts the server, and waits until it answers.
     pub fn start(&self) -> Running {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("server.log")).expect("a log");
-        let child = self.prepare().arg("serve").stdout(Stdio::null()).stderr(log).spawn().expect("the server starts");
+        let file = |name| std::fs::File::options().create(true).append(true).open(self.folder.path().join(name)).expect("a file");
+        let child = self.prepare().arg("serve").stdout(file("server.out")).stderr(file("server.log")).spawn();
+        let child = child.expect("the server starts");
         let mut running = Running { child };
         let began = Instant::now();
         while TcpStream::connect(self.address).is_err() {
@@ -150,6 +156,17 @@ impl Running {
     pub fn kill(mut self) {
         self.child.kill().expect("a child");
         self.child.wait().expect("a child");
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "no such process");
+    }
+
+    /// How it ended, which must be before `within` is over.
+    pub fn ended(mut self, within: Duration) -> ExitStatus {
+        until(within, || self.child.try_wait().expect("a child")).unwrap_or_else(|| panic!("the server still runs after {within:?}"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Letters through mail servers that others wrote: Postfix delivers them to a mailbox, and they are read there; aiosmtpd
 //! asks for credentials.
 
-use crate::tools::{self, Folder, Running};
+use crate::tools::{self, Certificates, Folder, Running};
 use countersign_core::ports::test::Script;
 use countersign_core::ports::{SendError, Sends};
 use countersign_core::words::address::{Address, Channel, EmailAddress};
@@ -44,40 +44,6 @@ fn provider(settings: &Value, root: Option<&Path>, password: Option<&str>) -> Sm
     Smtp::build(settings, &secrets, egress).expect("good settings")
 }
 
-/// A certificate for `localhost`, and the one that vouches for it.
-struct Certificates {
-    root: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-fn certificates(openssl: &Path, folder: &Folder) -> Certificates {
-    let at = |name: &str| folder.0.join(name);
-    let (root, root_key, certificate, key, wish) = (at("root.pem"), at("root.key"), at("mail.pem"), at("mail.key"), at("mail.csr"));
-    let names = folder.write("names", "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n");
-    let new = |key: &Path, name: &str| {
-        let mut it = Command::new(openssl);
-        it.args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", name, "-keyout"]).arg(key);
-        it
-    };
-    tools::run(new(&root_key, "/CN=A root for tests").args(["-x509", "-days", "2", "-out"]).arg(&root));
-    tools::run(new(&key, "/CN=localhost").arg("-out").arg(&wish));
-    tools::run(
-        Command::new(openssl)
-            .args(["x509", "-req", "-days", "2", "-in"])
-            .arg(&wish)
-            .arg("-CA")
-            .arg(&root)
-            .arg("-CAkey")
-            .arg(&root_key)
-            .args(["-CAcreateserial", "-extfile"])
-            .arg(&names)
-            .arg("-out")
-            .arg(&certificate),
-    );
-    Certificates { root, certificate, key }
-}
-
 /// A Postfix with folders and ports of its own.
 struct Postfix {
     program: PathBuf,
@@ -99,7 +65,7 @@ impl Postfix {
         }
         let folder = Folder::new("postfix");
         let home = folder.0.display().to_string();
-        let Certificates { root, certificate, key } = certificates(&openssl, &folder);
+        let Certificates { root, certificate, key } = tools::certificates(&openssl, &folder);
         let (port, implicit_port) = (tools::free_port(), tools::free_port());
         folder.write(
             "main.cf",
@@ -260,7 +226,7 @@ async fn aiosmtpd_takes_a_letter_with_the_right_credentials_and_none_with_others
         return tools::missing(test, "aiosmtpd is not installed (run ./test)");
     }
     let folder = Folder::new("aiosmtpd");
-    let Certificates { root, certificate, key } = certificates(&openssl, &folder);
+    let Certificates { root, certificate, key } = tools::certificates(&openssl, &folder);
     let (port, taken) = (tools::free_port(), folder.0.join("taken"));
     let mut command = Command::new(python);
     let _running = Running::start(command.args(["-c", ASKING]).arg(port.to_string()).arg(&certificate).arg(&key).arg(&taken));

@@ -20,7 +20,7 @@ pub fn root() -> PathBuf {
 pub fn find(test: &str, tool: &str) -> Option<PathBuf> {
     let own = root().join("target/tools");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = [own.join("node/node_modules/.bin"), own.join("python/bin"), "/usr/sbin".into(), "/usr/lib/postfix/sbin".into()];
+    let places = [own.join("node_modules/.bin"), own.join("venv/bin"), "/usr/sbin".into(), "/usr/lib/postfix/sbin".into()];
     let found = places.into_iter().chain(std::env::split_paths(&path)).map(|it| it.join(tool)).find(|it| it.is_file());
     if found.is_none() {
         missing(test, &format!("{tool} is not installed (run ./test)"));
@@ -30,7 +30,7 @@ pub fn find(test: &str, tool: &str) -> Option<PathBuf> {
 
 /// Where Node finds `packages`, which have no program of their own.
 pub fn node_modules(test: &str, packages: &[&str]) -> Option<PathBuf> {
-    let modules = root().join("target/tools/node/node_modules");
+    let modules = root().join("target/tools/node_modules");
     let lacking = packages.iter().find(|it| !modules.join(it).join("package.json").is_file());
     if let Some(package) = lacking {
         missing(test, &format!("{package} is not installed (run ./test)"));
@@ -78,6 +78,7 @@ pub fn until<T>(within: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<
         if Instant::now() > end {
             return None;
         }
+        #[expect(clippy::disallowed_methods, reason = "a test waits for programs that tell nobody when they are ready")]
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -128,4 +129,40 @@ impl Drop for Running {
 pub fn run(command: &mut Command) {
     let done = command.stdin(Stdio::null()).output().expect("the tool starts");
     assert!(done.status.success(), "{command:?} said {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A certificate for `localhost`, and the one that vouches for it.
+pub struct Certificates {
+    /// Who vouches.
+    pub root: PathBuf,
+    /// For whom.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Makes them.
+pub fn certificates(openssl: &Path, folder: &Folder) -> Certificates {
+    let at = |name: &str| folder.0.join(name);
+    let (root, root_key, certificate, key, wish) = (at("root.pem"), at("root.key"), at("mail.pem"), at("mail.key"), at("mail.csr"));
+    let names = folder.write("names", "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n");
+    let new = |key: &Path, name: &str| {
+        let mut it = Command::new(openssl);
+        it.args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", name, "-keyout"]).arg(key);
+        it
+    };
+    run(new(&root_key, "/CN=A root for tests").args(["-x509", "-days", "2", "-out"]).arg(&root));
+    run(new(&key, "/CN=localhost").arg("-out").arg(&wish));
+    run(Command::new(openssl)
+        .args(["x509", "-req", "-days", "2", "-in"])
+        .arg(&wish)
+        .arg("-CA")
+        .arg(&root)
+        .arg("-CAkey")
+        .arg(&root_key)
+        .args(["-CAcreateserial", "-extfile"])
+        .arg(&names)
+        .arg("-out")
+        .arg(&certificate));
+    Certificates { root, certificate, key }
 }

@@ -1,11 +1,12 @@
 //! `countersign dev` as a process of its own, started as a stranger starts it.
 
 use crate::server::Folder;
+use crate::tools;
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// The line of `dev --json`: these keys, and no other.
@@ -68,10 +69,7 @@ impl Trial {
 
     /// The next line of its standard output, if there is one before `within` is over.
     pub fn line(&self, within: Duration) -> Option<String> {
-        match self.lines.recv_timeout(within) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.lines.recv_timeout(within).ok()
     }
 
     /// What it said on standard error.
@@ -84,13 +82,8 @@ impl Trial {
         let began = Instant::now();
         let asked = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status().expect("a shell");
         assert!(asked.success());
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                break status;
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "it does not end:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let status = tools::until(Duration::from_secs(60), || self.child.try_wait().expect("a child"));
+        let status = status.unwrap_or_else(|| panic!("it does not end:\n{}", self.log()));
         let within = began.elapsed();
         let rest = std::iter::from_fn(|| self.line(Duration::from_secs(5))).collect();
         Ended { status, within, rest }
@@ -117,17 +110,11 @@ pub fn ended(mut command: Command, within: Duration) -> (ExitStatus, String, Str
     };
     let out = read(Box::new(child.stdout.take().expect("a pipe")));
     let err = read(Box::new(child.stderr.take().expect("a pipe")));
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a child") {
-            break status;
-        }
-        if began.elapsed() > within {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("{:?} does not end", command.get_program());
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let status = tools::until(within, || child.try_wait().expect("a child"));
+    let Some(status) = status else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{:?} does not end", command.get_program());
     };
     (status, out.join().expect("no panic"), err.join().expect("no panic"))
 }

@@ -133,10 +133,22 @@ fn a_value_cannot_lead_to_another_path_host_or_header() {
     for bad in ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b", "a\u{7f}b", "a\u{85}b"] {
         assert!(matches!(request(headers.clone(), text(bad)), Err(SendError::Refused(why)) if !why.contains("Evil")), "{bad:?}");
     }
-    let bearer = json!({"url": "https://api.example.com/", "auth": {"bearer": "{{ text }}"}});
+    let bearer = json!({"url": "https://api.example.com/", "auth": {"bearer": "{{ secret.password }}{{ text }}"}});
     assert!(request(bearer, text("a\r\nX-Evil: 1")).is_err());
-    let basic = json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "{{ text }}", "password": "p"}}});
+    let basic = json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "{{ text }}", "password": "{{ secret.password }}"}}});
     assert!(request(basic, text("a:b")).is_err());
+}
+
+#[test]
+fn a_credential_stands_in_the_settings_by_its_name_only() {
+    for settings in [
+        json!({"url": "https://api.example.com/", "auth": {"bearer": "k-123"}}),
+        json!({"url": "https://api.example.com/", "auth": {"basic": {"user": "u", "password": "p"}}}),
+        json!({"url": "https://api.example.com/", "headers": {"Authorization": "App k-123"}}),
+    ] {
+        let Err(wrong) = build(settings) else { panic!("it must be refused") };
+        assert!(wrong.contains("{{ secret.NAME }}") && !wrong.contains("k-123"), "{wrong}");
+    }
 }
 
 proptest! {
@@ -205,7 +217,11 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         (json!({"url": url, "body": "{\"a\": {{ text }}}", "headers": {"content-type": "application/json"}}), "outside of quotes"),
         (json!({"url": url, "headers": {"Host": "x"}}), "headers.Host is set by the client itself"),
         (json!({"url": url, "headers": {"a b": "x"}}), "is not the name of a header"),
-        (json!({"url": url, "headers": {"Authorization": "x"}, "auth": {"bearer": "x"}}), "keep one"),
+        (json!({"url": url, "headers": {"x-a": "b\r\nc: d"}}), "the header x-a would hold a control character"),
+        (
+            json!({"url": url, "headers": {"Authorization": "{{ secret.password }}"}, "auth": {"bearer": "{{ secret.password }}"}}),
+            "keep one",
+        ),
         (json!({"url": url, "form": {"to": "{{ too }}"}}), "form.to uses `too`, which is none of to, to_digits, code"),
         (
             json!({"url": url, "json": {"a": [{"b": "{{ secret.apikey }}"}]}}),
@@ -213,7 +229,8 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         ),
         (json!({"url": url, "form": {"to": "{{ secret }}"}}), "form.to uses `secret`"),
         (json!({"url": url, "form": {"to": "{{ to"}}), "form.to: line 1: "),
-        (json!({"url": url, "timeout_ms": 50}), "timeout_ms is 50; it takes 100 to 20000"),
+        (json!({"url": url, "timeout_ms": 50}), "timeout_ms is 50; it takes 100 to 10000, for all providers"),
+        (json!({"url": url, "timeout_ms": 10_001}), "timeout_ms is 10001; it takes 100 to 10000, for all providers"),
         (json!({"url": url, "success": {"status": ["2xx"]}}), "success.status holds \"2xx\"; it takes codes and ranges"),
         (json!({"url": url, "success": {"status": ["204-200"]}}), "it takes codes and ranges"),
         (json!({"url": url, "success": {"status": []}}), "no answer would do"),
@@ -383,4 +400,37 @@ fn a_private_target_is_refused_when_the_provider_is_built() {
     let settings = json!({"url": "https://169.254.169.254/latest"});
     assert!(Http::build(&settings, &secrets(), careful, clock()).is_err());
     assert_eq!(phone().reveal(), "+15555550100");
+}
+
+#[test]
+fn nothing_makes_a_value_stand_outside_of_quotes_in_json() {
+    let body =
+        |body: &str| build(json!({"url": "https://api.example.com/", "headers": {"content-type": "application/json"}, "body": body}));
+    for (bad, expected) in [
+        ("{# \" #}{\"a\": {{ text }}}", "comments"),
+        ("{\"a\": \"{# #}{{ text }}\"}", "comments"),
+        ("{\"a\": {{ text }}, \"b\": \"{{ text }}\"}", "outside of quotes"),
+        ("{\"a\": \"\\{{ text }}\"}", "no escape of JSON"),
+        ("{\"a\": \"\\\\\\{{ text }}\"}", "no escape of JSON"),
+        ("{\"a\": \"\\u00{{ text }}\"}", "no escape of JSON"),
+        ("{\"a\": \"\\{% if text is defined %}{{ text }}{% endif %}\"}", "no escape of JSON"),
+        ("{\"a\": {{ \"}}\" }}\"{{ text }}\"}", "outside of quotes"),
+        ("{\"a\": \"{{ '}}' }}\", \"b\": {{ text }}}", "outside of quotes"),
+        ("{\"a\": \"{{ '}}\"' }}\", \"b\": {{ text }}}", "outside of quotes"),
+        ("{\"a\": \"{% if html is defined %}\"{% else %}\"{% endif %}{{ text }}\"}", "one quote of a pair"),
+        ("{\"a\": {% if html is defined %}\"{% endif %}{{ text }}\"}", "one quote of a pair"),
+    ] {
+        let told = body(bad).map(|_| ()).expect_err(bad);
+        assert!(told.starts_with("body: line 1: ") && told.contains(expected), "{bad} told: {told}");
+    }
+    for good in [
+        "{\"a\": \"{{ '}}\"' }}\\\\{{ text }}\\u00e9\"}",
+        "{\"a\": \"{{ text }}\"{% if html is defined %}, \"b\": \"{{ html }}\"{% else %}, \"c\": 1{% endif %}}",
+    ] {
+        assert!(body(good).is_ok(), "{good}");
+        let settings = json!({"url": "https://api.example.com/", "headers": {"content-type": "application/json"}, "body": good});
+        let out = request(settings, text("\",\"x\":\"\\")).expect("a request");
+        let json: Json = serde_json::from_slice(&out.body).expect("JSON");
+        assert!(json["a"].as_str().is_some_and(|it| it.contains("\",\"x\":\"\\")) && json.get("x").is_none(), "{json}");
+    }
 }

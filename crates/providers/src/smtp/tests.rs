@@ -298,6 +298,17 @@ async fn a_connection_serves_again_also_after_a_refusal() {
 }
 
 #[tokio::test]
+async fn one_task_watches_the_waiting_connections_however_many_letters_go() {
+    let server = Server::plain().await;
+    let provider = server.provider();
+    for _ in 0..20 {
+        assert!(sent(&provider, email("x")).await.is_ok());
+    }
+    // Beside it there are the server and its one connection.
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 3);
+}
+
+#[tokio::test]
 async fn a_connection_that_was_hung_up_while_it_waited_is_replaced() {
     for act in [|| HangUp, || Say("421 4.4.2 idle too long\r\n")] {
         let mails = AtomicUsize::new(0);
@@ -386,7 +397,8 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         (json!({"host": "mail.example.com", "tls": "maybe"}), &[], "unknown variant `maybe`"),
         (json!({"host": "10.0.0.1"}), &[], "host: the address is private"),
         (json!({"host": "8.8.8.8", "tls": "none"}), &[], "tls is none, which is for hosts that the operator allows"),
-        (json!({"host": "mail.example.com", "timeout_ms": 10}), &[], "timeout_ms is 10; it takes 1000 to 25000"),
+        (json!({"host": "mail.example.com", "timeout_ms": 10}), &[], "timeout_ms is 10; it takes 1000 to 10000, for all providers"),
+        (json!({"host": "mail.example.com", "timeout_ms": 10_001}), &[], "timeout_ms is 10001; it takes 1000 to 10000, for all providers"),
         (json!({"host": "mail.example.com", "pool": 0}), &[], "pool is 0; it takes 1 to 64"),
         (json!({"host": "mail.example.com", "username": "u"}), &[], "username needs its password"),
         (json!({"host": "mail.example.com"}), &[("password", "p")], "of no use without username"),
@@ -397,6 +409,12 @@ fn a_wrong_setting_is_named_with_what_would_be_right() {
         let told = Smtp::build(&settings, &kept(secrets), loopback()).map(|_| ()).expect_err("it is refused");
         assert!(told.contains(expected), "{settings} told: {told}");
     }
+}
+
+#[test]
+fn nobody_waits_longer_than_five_seconds_unless_told_to() {
+    let provider = Smtp::build(&json!({"host": "mail.example.com"}), &kept(&[]), loopback()).expect("good settings");
+    assert_eq!(provider.0.within, Duration::from_secs(5));
 }
 
 #[tokio::test]

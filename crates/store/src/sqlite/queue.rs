@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Batches that may go before the second lane while the first is never empty.
 const PATIENCE: u32 = 16;
@@ -27,13 +28,15 @@ struct Lanes<T, L> {
     second: VecDeque<L>,
     passed_over: u32,
     waiting: u32,
+    /// How many must be in the first lane before a waiting thread is woken.
+    wanted: usize,
     closed: bool,
 }
 
 impl<T, L> Queue<T, L> {
     /// A queue in which at most `most` may wait.
     pub(super) fn new(most: usize) -> Self {
-        let lanes = Lanes { first: VecDeque::new(), second: VecDeque::new(), passed_over: 0, waiting: 0, closed: false };
+        let lanes = Lanes { first: VecDeque::new(), second: VecDeque::new(), passed_over: 0, waiting: 0, wanted: 1, closed: false };
         Self { lanes: Mutex::new(lanes), filled: Condvar::new(), most }
     }
 
@@ -57,18 +60,31 @@ impl<T, L> Queue<T, L> {
         if lanes.closed {
             return Err(Turned::Closed);
         }
-        let idle = lanes.waiting > 0;
-        let lane = lane(&mut lanes);
-        if lane.len() >= self.most {
+        let into = lane(&mut lanes);
+        if into.len() >= self.most {
             return Err(Turned::Full);
         }
-        lane.push_back(it);
-        drop(lanes);
+        into.push_back(it);
         // A thread that is at work looks again by itself, and waking it costs a call to the kernel.
-        if idle {
+        let wake = lanes.waiting > 0 && (lanes.first.len() >= lanes.wanted || !lanes.second.is_empty());
+        drop(lanes);
+        if wake {
             self.filled.notify_one();
         }
         Ok(())
+    }
+
+    /// Waits until `wanted` are in the first lane, for `pause` at most. For a queue that one thread serves.
+    pub(super) fn gather(&self, wanted: usize, pause: Duration) {
+        let mut lanes = self.lanes();
+        lanes.wanted = wanted;
+        lanes.waiting += 1;
+        let (mut lanes, _) = self
+            .filled
+            .wait_timeout_while(lanes, pause, |lanes| lanes.first.len() < wanted && !lanes.closed)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        lanes.waiting -= 1;
+        lanes.wanted = 1;
     }
 
     /// Takes up to `most` of the first lane into `into`, and one of the second when its turn has come. Waits until there is
@@ -104,6 +120,16 @@ impl<T, L> Queue<T, L> {
     /// How many wait in the first lane.
     pub(super) fn len(&self) -> usize {
         self.lanes().first.len()
+    }
+
+    /// Takes nothing more in, and lets go of what waits: nobody will serve it.
+    pub(super) fn abandon(&self) {
+        let mut lanes = self.lanes();
+        lanes.closed = true;
+        let (first, second) = (std::mem::take(&mut lanes.first), std::mem::take(&mut lanes.second));
+        // What is let go of may do anything when it is dropped, so not while the lanes are held.
+        drop(lanes);
+        drop((first, second));
     }
 
     /// Takes nothing more in; what waits is still served.
@@ -142,6 +168,23 @@ mod tests {
         assert!(queue.take(9, &mut taken).is_some() && taken == [1]);
         taken.clear();
         assert!(queue.take(9, &mut taken).is_none());
+    }
+
+    #[test]
+    fn a_gathering_ends_when_all_have_come_or_its_time_is_over() {
+        let queue = Queue::<u32>::new(10);
+        queue.push(1).expect("room");
+        queue.gather(1, Duration::from_secs(60));
+        queue.gather(2, Duration::from_millis(1));
+        std::thread::scope(|scope| {
+            let gathering = scope.spawn(|| queue.gather(3, Duration::from_secs(60)));
+            queue.push(2).expect("room");
+            queue.push(3).expect("room");
+            gathering.join().expect("ends");
+        });
+        queue.close();
+        queue.gather(9, Duration::from_secs(60));
+        assert_eq!(queue.len(), 3);
     }
 
     #[test]

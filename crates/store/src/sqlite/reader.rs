@@ -9,6 +9,7 @@ use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
 use rusqlite::{Connection, Params, Row};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// One question.
 pub(super) type Question = Box<dyn for<'a, 'c> FnOnce(Result<&'a mut Reader<'c>, &'a Fault>) + Send>;
@@ -26,7 +27,10 @@ pub(super) fn run(queue: &Queue<Question>, connection: &Connection) {
     let mut waiting = VecDeque::with_capacity(1);
     while queue.take(1, &mut waiting).is_some() {
         for question in waiting.drain(..) {
-            question(reader.as_mut().map_err(|fault| &*fault));
+            // Whoever asked learns of a panic because the answer never comes; the next question has nothing to do with it.
+            if catch_unwind(AssertUnwindSafe(|| question(reader.as_mut().map_err(|fault| &*fault)))).is_err() {
+                tracing::error!("A question to the store panicked");
+            }
         }
     }
 }

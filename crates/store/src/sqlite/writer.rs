@@ -1,12 +1,20 @@
 //! The writer: the one thread that changes the database, and commits in groups.
 //!
 //! It takes whatever waits in its queue, runs all of it in one transaction, commits once, and only then answers: one flush
-//! serves many callers when the house is busy, and one caller when it is not. It never waits for a batch to fill.
+//! serves many callers when the house is busy, and one caller when it is not.
+//!
+//! Where flushes are slow, callers would fall into two halves, of which one waits while the other is flushed, and every
+//! flush would serve half of them. So whoever was just answered gets a moment to come back, a small part of what a flush takes
+//! ([`GATHER`]); the moment ends as soon as they have.
 //!
 //! A batch is tried in up to three manners. *Trusting* writes without undo, because what a judge has just read in the
 //! same transaction cannot have changed. When an insert nobody had looked at turns out to be taken after something was
 //! written, the batch is rolled back and run again *careful*, each job with a savepoint. When a statement fails, it is
 //! rolled back and each job runs *alone*, so that one job's failure is nobody else's.
+//!
+//! When a flush fails, nothing of its batch is called done, and the connection is given up: a later flush that succeeds
+//! proves nothing about pages that the kernel has dropped. What became of such a batch is not known before the database is
+//! opened again; [`Fault::Unavailable`] does not say that it did not happen.
 
 use super::checkpointer;
 use super::queue::Queue;
@@ -26,6 +34,10 @@ use tokio::sync::oneshot;
 
 /// Jobs of one transaction. More would make the first of them wait for longer than a flush takes.
 const BATCH: usize = 512;
+/// The part of a flush's time for which the next batch may be held back.
+const GATHER: u32 = 8;
+/// Flushes that are faster than this serve whoever is there.
+const SLOW_FLUSH: Duration = Duration::from_micros(500);
 /// How often a judge is asked again when its change does not fit what it was shown.
 const TRIES: usize = 3;
 /// How often a judge may ask to see more.
@@ -57,8 +69,18 @@ pub(super) struct Desk {
     pub(super) busy: Duration,
 }
 
+/// However the writer ends, nobody waits for it in vain.
+struct Leaving<'a>(&'a Desk);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+    }
+}
+
 /// Serves the queue until it is closed. `open` makes another connection when one can no longer be trusted.
 pub(super) fn run(desk: &Arc<Desk>, first: Connection, open: &dyn Fn() -> rusqlite::Result<Connection>) {
+    let _leaving = Leaving(desk);
     let mut connection = Some(first);
     let mut waiting = VecDeque::with_capacity(BATCH);
     loop {
@@ -179,6 +201,10 @@ struct Writer<'c> {
     read: Vec<Shown>,
     /// Where the present judge was shown that nothing is.
     absent: Vec<Spot>,
+    /// What a flush takes, smoothed.
+    flush: Duration,
+    /// Callers that were about at the last answer: those who got it, and those who waited.
+    around: usize,
 }
 
 impl<'c> Writer<'c> {
@@ -194,15 +220,20 @@ impl<'c> Writer<'c> {
             writes: Writes::prepare(connection)?,
             read: Vec::with_capacity(16),
             absent: Vec::with_capacity(16),
+            flush: Duration::ZERO,
+            around: 0,
         })
     }
 
     fn serve(&mut self, jobs: &mut VecDeque<Job>) -> Ended {
         let desk = self.desk;
         loop {
+            if self.flush >= SLOW_FLUSH {
+                desk.queue.gather(self.around.min(BATCH), self.flush / GATHER);
+            }
             let Some(chore) = desk.queue.take(BATCH, jobs) else { return Ended::Closed };
             let mut trusted = true;
-            while !jobs.is_empty() {
+            if !jobs.is_empty() {
                 trusted &= self.batch(jobs);
             }
             match chore {
@@ -230,6 +261,7 @@ impl<'c> Writer<'c> {
         match tried {
             Ok(()) => {
                 self.desk.counters.batch(jobs.len());
+                self.around = jobs.len() + self.desk.queue.len();
                 for (job, answer) in jobs.drain(..).zip(answers) {
                     tell(job.answer, answer);
                 }
@@ -309,7 +341,9 @@ impl<'c> Writer<'c> {
     fn commit(&mut self) -> Result<(), Trouble> {
         let begun = Instant::now();
         let committed = self.commit.raw_execute();
-        self.desk.counters.commit(begun.elapsed());
+        let took = begun.elapsed();
+        self.flush = (self.flush * 3 + took) / 4;
+        self.desk.counters.commit(took);
         committed.map(drop).map_err(|error| {
             self.roll_back();
             error.into()

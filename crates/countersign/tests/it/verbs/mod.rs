@@ -2,6 +2,7 @@
 
 mod deliver;
 mod enroll;
+mod faults;
 mod manage;
 mod request;
 mod resend;

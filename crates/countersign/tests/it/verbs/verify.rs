@@ -1,6 +1,7 @@
 //! Answering a challenge.
 
 use crate::house::{House, another, refusal, sms};
+use countersign_core::verbs::request::Ask;
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::{Channel, Login};
 use countersign_core::words::refusal::Refusal;
@@ -55,6 +56,17 @@ async fn invariant_2_another_spelling_or_number_gives_back_no_attempts() {
 }
 
 #[tokio::test]
+async fn invariant_2_one_number_under_changing_names_gives_back_no_attempts() {
+    let house = House::new().await;
+    for login in ["a", "b", "c"] {
+        let (id, code) = house.open(login).await;
+        house.answer(id, &another(&code)).await.unwrap();
+    }
+    assert!(matches!(refusal(house.ask("d", "+91 821 234 5212").await), Refusal::Locked { .. }));
+    house.ask("d", "+442079460000").await.expect("another number");
+}
+
+#[tokio::test]
 async fn invariant_2_challenges_that_were_open_together_share_one_count() {
     let house = House::new().await;
     let (one, code_one) = house.open("jdoe").await;
@@ -84,7 +96,13 @@ async fn an_administrator_opens_a_lock() {
         house.answer(id, &another(&code)).await.unwrap();
     }
     let login = Login::parse("JDOE").unwrap();
-    house.core.unlock(house.tenant.id, &house.scope.client.client_id, &login, Channel::Sms).await.unwrap();
+    let Ask::Code { to, .. } = sms("jdoe", "+918212345212") else { unreachable!("a code") };
+    let client = &house.scope.client.client_id;
+    let unlock = async |to| house.core.unlock(house.tenant.id, client, &login, Channel::Sms, to).await;
+    assert_eq!(unlock(None).await.unwrap(), 1);
+    assert!(matches!(refusal(house.ask("jdoe", "+918212345212").await), Refusal::Locked { .. }), "the number is locked as well");
+    assert_eq!(unlock(Some(&to)).await.unwrap(), 1);
+    assert_eq!(unlock(Some(&to)).await.unwrap(), 0, "nothing is left");
     let (id, code) = house.open("jdoe").await;
     assert_eq!(house.answer(id, &another(&code)).await.unwrap(), wrong(2));
 }

@@ -80,7 +80,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// The texts of a JSON body.
 fn texts<const N: usize>(sheet: &Sheet, names: [&'static str; N]) -> Result<[Option<String>; N], Problem> {
-    body::json(&sheet.0, names).map_err(bad_body)
+    body::json(sheet.bytes(), names).map_err(bad_body)
 }
 
 fn bad_body(error: BadBody) -> Problem {

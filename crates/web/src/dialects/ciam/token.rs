@@ -3,7 +3,7 @@
 use super::said::{self, Asked};
 use super::{answer, bad_body};
 use crate::Hall;
-use crate::body::{self, Sheet};
+use crate::body::{self, Slip};
 use crate::caller::LIFETIME_S;
 use crate::problem::Problem;
 use axum::extract::State;
@@ -24,16 +24,16 @@ struct Issued<'a> {
 }
 
 /// Issues an access token. Clients ask before every call, so this is as cheap as a signature, and never throttled.
-pub(super) async fn issue(State(hall): State<Arc<Hall>>, headers: HeaderMap, sheet: Sheet) -> Result<Response, Problem> {
+pub(super) async fn issue(State(hall): State<Arc<Hall>>, headers: HeaderMap, slip: Slip) -> Result<Response, Problem> {
     let refused = |code, message| Err(Problem::new(StatusCode::BAD_REQUEST, code, message));
     let by_header = |it: &axum::http::HeaderValue| it.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
     if headers.get_all(AUTHORIZATION).iter().any(by_header) {
         return refused("10029", "Client credentials are not taken from the Authorization header, send them in the body");
     }
     // The guide shows JSON, the error table asks for a form (contract §2), and many clients label one as the other.
-    let [grant, id, secret] = match sheet.0.trim_ascii_start().first() {
-        Some(b'{') => body::json(&sheet.0, NAMES),
-        _ => body::form(&sheet.0, NAMES),
+    let [grant, id, secret] = match slip.bytes().trim_ascii_start().first() {
+        Some(b'{') => body::json(slip.bytes(), NAMES),
+        _ => body::form(slip.bytes(), NAMES),
     }
     .map_err(bad_body)?;
     let said_something = |it: &String| !it.is_empty();

@@ -1,4 +1,4 @@
-//! The embedded engine: it keeps the contract, and the promises that only a file can break.
+//! The engines keep the contract, and the embedded one the promises that only a file can break.
 
 use countersign_core::nouns::challenge::{Challenge, Proof, Purpose, Stage};
 use countersign_core::nouns::user::Realm;
@@ -8,33 +8,23 @@ use countersign_core::words::address::{Channel, Fingerprint};
 use countersign_core::words::id::{ChallengeId, ClientId, FactorId, TenantId};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
+use countersign_store::memory::Memory;
 use countersign_store::{OpenError, Options, Sqlite, contract};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A folder of its own for each test, gone afterwards.
-struct Folder(PathBuf);
+struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("countersign-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
+        Self(tempfile::tempdir().expect("a folder"))
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("store.db")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
+        self.0.path().join("store.db")
     }
 }
 
@@ -51,7 +41,7 @@ fn challenge(chance: &Script) -> Challenge {
         id: ChallengeId::new(now(), chance),
         realm: Realm::Client(ClientId::new(now(), chance)),
         channel: Channel::Totp,
-        failures: Fingerprint::from_bytes([7; 16]),
+        failures: vec![Fingerprint::from_bytes([7; 16])],
         purpose: Purpose::Authenticate,
         stage: Stage::Open {
             attempts_left: NonZeroU8::new(3).expect("three"),
@@ -80,9 +70,14 @@ async fn touch(store: &dyn Store, tenant: TenantId, id: ChallengeId) -> Result<O
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contract_holds() {
+async fn the_contract_holds_for_the_embedded_engine() {
     let folder = Folder::new();
     contract::holds(Arc::new(open(&folder.file()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_the_model_engine() {
+    contract::holds(Arc::new(Memory::default())).await;
 }
 
 #[tokio::test]
@@ -93,7 +88,7 @@ async fn a_reopened_database_has_everything() {
     let store = open(&folder.file());
     assert_eq!(insert(&store, tenant, kept.clone()).await.expect("works"), Outcome::Done);
     store.close();
-    assert!(!folder.0.join("store.db-wal").exists(), "a closed database is one file");
+    assert!(!folder.0.path().join("store.db-wal").exists(), "a closed database is one file");
     assert!(matches!(insert(&store, tenant, challenge(&chance)).await, Err(Fault::Unavailable { .. })), "closed is closed");
     let store = open(&folder.file());
     assert!(is_there(&store, tenant, kept.id).await);
@@ -162,12 +157,12 @@ fn a_database_of_another_program_is_refused_and_left_alone() {
     let folder = Folder::new();
     sql(&folder.file(), "CREATE TABLE recipes (name TEXT)");
     assert!(matches!(Sqlite::open(&folder.file(), Options::default()), Err(OpenError::Foreign)));
-    assert!(!folder.0.join("store.db-wal").exists());
+    assert!(!folder.0.path().join("store.db-wal").exists());
     sql(&folder.file(), "INSERT INTO recipes VALUES ('soup')");
-    std::fs::write(folder.0.join("notes.txt"), "this is no database, and longer than the header of one would have to be".repeat(9))
+    std::fs::write(folder.0.path().join("notes.txt"), "this is no database, and longer than the header of one would have to be".repeat(9))
         .expect("is written");
-    assert!(matches!(Sqlite::open(&folder.0.join("notes.txt"), Options::default()), Err(OpenError::Sqlite(_))));
-    assert!(matches!(Sqlite::open(&folder.0.join("none/store.db"), Options::default()), Err(OpenError::File { .. })));
+    assert!(matches!(Sqlite::open(&folder.0.path().join("notes.txt"), Options::default()), Err(OpenError::Sqlite(_))));
+    assert!(matches!(Sqlite::open(&folder.0.path().join("none/store.db"), Options::default()), Err(OpenError::File { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,6 +248,39 @@ async fn a_rule_that_panics_harms_nobody_else() {
     assert!(matches!(bug.await, Err(Fault::Corrupt(_))));
     assert_eq!(last.await.expect("works"), Outcome::Done);
     assert!(is_there(&store, tenant, before.id).await && is_there(&store, tenant, after.id).await);
+}
+
+/// A judge's luggage that explodes when it is put down.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as this test wants");
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_died_leaves_nobody_waiting() {
+    let folder = Folder::new();
+    let chance = Script::default();
+    let tenant = TenantId::new(now(), &chance);
+    let store = open(&folder.file());
+    let bomb = Bomb;
+    let decided = store.decide(
+        tenant,
+        vec![],
+        Box::new(move |_| {
+            let _ = &bomb;
+            Step::Write(Change::none())
+        }),
+    );
+    let behind = insert_soon(&store, tenant, challenge(&chance));
+    assert_eq!(decided.await.expect("was told before the judge was put down"), Outcome::Done);
+    drop(behind.await);
+    let late = tokio::time::timeout(Duration::from_secs(5), insert_soon(&store, tenant, challenge(&chance))).await;
+    assert!(matches!(late, Ok(Err(Fault::Unavailable { .. }))), "{late:?}");
+    assert!(matches!(store.health().await, Err(Fault::Unavailable { .. })));
+    store.close();
 }
 
 #[tokio::test]
