@@ -18,7 +18,7 @@ Secrets are never arguments, for arguments can be seen by everybody on the machi
 
 /// A second factor for any application, from one server that you run yourself.
 #[derive(Debug, Parser)]
-#[command(name = "countersign", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "countersign", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// The settings file; ./countersign.toml when it is there and none is named (also COUNTERSIGN_CONFIG)
     #[arg(long, global = true, value_name = "FILE")]
@@ -68,7 +68,7 @@ pub enum Command {
     {\"base_url\",\"tenant\",\"token_url\",\"client_id\",\"client_secret\",\"inbox_url\"}")]
 pub struct Dev {
     /// The loopback address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = here)]
     pub listen: Option<SocketAddr>,
     /// The folder that keeps everything between two starts [default: countersign/dev in your data folder]
     #[arg(long, value_name = "DIR")]
@@ -416,6 +416,12 @@ pub struct Secrets {
     pub variables: Vec<String>,
 }
 
+/// An address with a port; `localhost` is what browsers make of it first.
+fn here(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| "write an address and a port, such as 127.0.0.1:8090 or [::1]:8090".to_owned())
+}
+
 fn carried(text: &str) -> Result<Channel, String> {
     Channel::parse(text).filter(|it| Channel::CARRIED.contains(it)).ok_or_else(|| "use sms, voice or email".to_owned())
 }
@@ -432,6 +438,21 @@ mod tests {
     #[test]
     fn the_command_line_fits_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_trial_listens_on_an_address_and_a_port() {
+        assert_eq!(here("localhost:8090"), Ok(SocketAddr::from(([127, 0, 0, 1], 8090))));
+        assert_eq!(here("[::1]:1").map(|it| it.port()), Ok(1));
+        assert!(["8090", "localhost", "example.com:80"].into_iter().all(|it| here(it).is_err_and(|why| why.contains("127.0.0.1:8090"))));
+    }
+
+    #[test]
+    fn help_is_a_command_as_well() {
+        for arguments in [&["countersign", "help"][..], &["countersign", "help", "tenant"], &["countersign", "tenant", "help", "route"]] {
+            let help = Cli::try_parse_from(arguments).expect_err("help is no command to run");
+            assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp, "{arguments:?}");
+        }
     }
 
     #[test]

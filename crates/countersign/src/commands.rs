@@ -18,8 +18,10 @@ use crate::household::Household;
 use crate::logs;
 use crate::no::No;
 use crate::say::Say;
+use countersign_core::Core;
 use countersign_core::nouns::tenant::Tenant;
 use countersign_core::words::address::{Address, Channel, EmailAddress, PhoneNumber};
+use countersign_core::words::refusal::{Error, Refusal};
 use countersign_core::words::wording::Message;
 use std::io;
 use std::path::PathBuf;
@@ -40,11 +42,18 @@ pub struct Desk {
 /// # Errors
 /// Why it was not done, for standard error and the exit code.
 pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
+    if cli.config.is_some() && matches!(cli.command, Command::Dev(_)) {
+        return Err(No::usage("a trial has settings of its own, so --config means nothing to it")
+            .hint("name its folder with --data; the settings are countersign.toml in there"));
+    }
     let file = cli.config.or_else(|| environment.get(CONFIG).map(PathBuf::from));
     let desk = Desk { file, environment, say: if cli.json { Say::Json } else { Say::Text } };
     match cli.command {
         Command::Dev(it) => dev::run(&desk, it),
         Command::Serve(it) => serve::run(&desk, &it),
+        Command::Tenant(it @ crate::cli::Tenant::Create { .. }) => {
+            desk.with_new_household(async |home, desk| tenant::run(desk, home, it).await)
+        }
         Command::Tenant(it) => desk.with_household(async |home, desk| tenant::run(desk, home, it).await),
         Command::Client(it) => desk.with_household(async |home, desk| client::run(desk, home, it).await),
         Command::Provider(crate::cli::Provider::Presets) => provider::show_presets(&desk),
@@ -62,9 +71,23 @@ impl Desk {
         Ok(Config::read(self.file.as_deref(), &self.environment)?)
     }
 
-    /// Opens the household for one command, and closes it in order whatever came of it.
+    /// Opens the household for one command, and closes it in order whatever came of it. Where there is no database, none is
+    /// made: whoever lists tenants in another folder than the server's wants to know that, and no second key.
     fn with_household(&self, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
         let config = self.config()?;
+        if !config.database.exists() {
+            return Err(No::refused(format!("there is no database at {}", config.database.display()))
+                .hint("start with `countersign tenant create NAME`, or name the settings of your server with --config"));
+        }
+        self.at_work(config, work)
+    }
+
+    /// The same for the one command that begins a database.
+    fn with_new_household(&self, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
+        self.at_work(self.config()?, work)
+    }
+
+    fn at_work(&self, config: Config, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
         logs::begin_for_commands();
         let household = Household::open(&config)?;
         one_thread()?.block_on(async {
@@ -113,6 +136,21 @@ fn test_message(tenant: &Tenant, channel: Channel, to: &str) -> Result<Message, 
         html: None,
         code: "000000".to_owned(),
     })
+}
+
+/// The tenant of this name.
+async fn tenant_named(core: &Core, name: &str) -> Result<Tenant, No> {
+    core.tenant_named(name).await.map_err(|why| about("tenant", name, why))
+}
+
+/// Says which `kind` of thing is not there, or is there already. The core does not repeat what it was asked; a command can.
+fn about(kind: &'static str, name: &str, why: Error) -> No {
+    let what = match &why {
+        Error::Refused(Refusal::Unknown(it)) if *it == kind => format!("there is no {kind} {name}"),
+        Error::Refused(Refusal::NameTaken) => format!("there is a {kind} {name} already"),
+        _ => return why.into(),
+    };
+    No { what, ..No::from(why) }
 }
 
 /// `NAME=VALUE` of an option.

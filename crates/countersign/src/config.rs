@@ -336,6 +336,16 @@ fn is_loopback_host(url: &Url) -> bool {
     }
 }
 
+/// Whether `text` says what is to be logged. The filter itself takes any word for the name of a part, and would be silent.
+fn is_level(text: &str) -> bool {
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let fits = |part: &str| {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+        levels.iter().any(|it| it.eq_ignore_ascii_case(level))
+    };
+    text.split(',').all(fits) && tracing_subscriber::EnvFilter::builder().parse(text).is_ok()
+}
+
 /// From what was written to what it means. It notes what is wrong and goes on, to find all of it.
 struct Reader {
     origins: BTreeMap<String, Origin>,
@@ -465,9 +475,14 @@ impl Reader {
                 None
             }
         };
-        let level = environment.get(LOG).cloned().unwrap_or(it.level);
-        if let Err(why) = tracing_subscriber::EnvFilter::builder().parse(&level) {
-            self.wrong("log.level", format!("`{level}` is none ({why}); write error, warn, info, debug or trace"));
+        let above = environment.get(LOG).filter(|it| !it.trim().is_empty());
+        if above.is_some() {
+            self.origins.insert("log.level".to_owned(), Origin::Variable(LOG.to_owned()));
+        }
+        let level = above.cloned().unwrap_or(it.level);
+        if !is_level(&level) {
+            let right = "write error, warn, info, debug, trace or off, also by part: info,countersign_store=debug";
+            self.wrong("log.level", format!("`{level}` is none; {right}"));
         }
         Some(Log { format: format?, level })
     }
@@ -559,6 +574,24 @@ mod tests {
     fn a_certificate_without_a_key_is_a_mistake() {
         let told = parsed("[server.tls]\ncertificate = \"a.pem\"").expect_err("half a pair");
         assert!(told.contains("server.tls.key"), "{told}");
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused_where_it_was_written() {
+        let told = |text: &str, environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            Config::parse(text, Some("c.toml".into()), &environment).map(|it| it.log.level).map_err(|it| it.to_string())
+        };
+        for right in ["warn", "DEBUG", "info,countersign_store=debug", "off"] {
+            assert_eq!(told("", &[(LOG, right)]).as_deref(), Ok(right));
+        }
+        for wrong in ["loud", "info,loud", "countersign=loud", "3"] {
+            let why = told("", &[(LOG, wrong)]).expect_err(wrong);
+            assert!(why.starts_with(&format!("COUNTERSIGN_LOG: log.level: `{wrong}` is none; write error, warn")), "{why}");
+        }
+        assert!(told("", &[("COUNTERSIGN_LOG_LEVEL", "loud")]).is_err_and(|it| it.starts_with("COUNTERSIGN_LOG_LEVEL: ")));
+        assert!(told("[log]\nlevel = \"loud\"", &[]).is_err_and(|it| it.starts_with("c.toml, line 2: ")));
+        assert_eq!(told("", &[(LOG, "")]).as_deref(), Ok("info"), "an empty variable says nothing");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use crate::tls::Tls;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::http::{Request, Response, StatusCode, Version};
+use axum::http::{Request, Response, Version};
+use countersign_web::Misaddressed;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -71,7 +72,8 @@ struct Doorway {
 
 /// Serves `router` at `tcp` until `stop`; then finishes what runs, for as long as `stop_within`.
 ///
-/// Every request carries `ConnectInfo<SocketAddr>`, and exactly one Host (HTTP/1.0: at most one) that agrees with its target.
+/// Every request carries `ConnectInfo<SocketAddr>`, and exactly one Host (HTTP/1.0: at most one) that agrees with its target, or
+/// [`Misaddressed`]: the router refuses those.
 pub async fn serve(tcp: TcpListener, tls: Option<Tls>, router: Router, limits: Limits, stop: CancellationToken, stop_within: Duration) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let doorway = Arc::new(Doorway { router, limits, tls, stop: stop.clone(), cut: CancellationToken::new() });
@@ -239,11 +241,13 @@ impl Doorway {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr, busy: Busy) -> Result<Response<Answer>, Infallible> {
-        if let Err(why) = check_host(&request) {
-            return Ok(Answer::wrap(bad_request(why), busy));
-        }
+        let misaddressed = check_host(&request).err().map(Misaddressed);
         let (mut head, body) = request.into_parts();
         head.extensions.insert(ConnectInfo(peer));
+        // Only the router knows in which words to refuse it.
+        if let Some(misaddressed) = misaddressed {
+            head.extensions.insert(misaddressed);
+        }
         let body = Body::new(Asked { body, within: self.limits.body_timeout, patience: None });
         let Ok(response) = self.router.clone().call(Request::from_parts(head, body)).await;
         Ok(Answer::wrap(response, busy))
@@ -272,14 +276,6 @@ fn check_host<B>(request: &Request<B>) -> Result<(), &'static str> {
         (Some(host), Some(target)) if host != *target => Err("the Host header is not the host of the request"),
         _ => Ok(()),
     }
-}
-
-fn bad_request(why: &'static str) -> Response<Body> {
-    let problem = format!("{{\"title\":\"Bad Request\",\"status\":400,\"detail\":\"{why}\"}}");
-    let mut response = Response::new(Body::from(problem));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    response.headers_mut().insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/problem+json"));
-    response
 }
 
 /// The body of a request, with an end to our patience. It starts when we first have to wait.

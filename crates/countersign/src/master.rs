@@ -8,7 +8,7 @@ use countersign_core::ports::Chance;
 use countersign_core::words::secret::MasterKey;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -26,15 +26,32 @@ pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> R
         }
         MasterKeySource::Command(command) => by_command(command),
         MasterKeySource::File(path) => match std::fs::read_to_string(path) {
-            Ok(text) => parse(path, &text),
+            Ok(text) => {
+                warn_if_open_to_others(path);
+                parse(path, &text)
+            }
             Err(why) if why.kind() == io::ErrorKind::NotFound && database.exists() => {
                 let (path, database) = (path.display(), database.display());
                 let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
                 Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound => make(path, chance),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => {
+                let key = make(path, chance)?;
+                let path = path.display();
+                tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
+                Ok(key)
+            }
             Err(why) => Err(No::refused(format!("secrets.master_key_file: {} cannot be read: {why}", path.display()))),
         },
+    }
+}
+
+/// `serve` refuses such a file before it comes here; a command does not keep an operator from mending things.
+fn warn_if_open_to_others(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |it| it.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        tracing::warn!("{path} holds the master key and has mode {mode:03o}, so others can read it; run: chmod 600 {path}");
     }
 }
 
@@ -42,14 +59,15 @@ fn parse(path: &Path, text: &str) -> Result<MasterKey, No> {
     MasterKey::parse(text).ok_or_else(|| No::usage(format!("secrets.master_key_file: {} holds no key: {FORM}", path.display())))
 }
 
-fn make(path: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
+/// Makes a key and its file, and leaves it to the caller what to say about it.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn make(path: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
     let key = MasterKey::draw(chance);
     let written = write_private(path, key.reveal().reveal());
     match written {
-        Ok(()) => {
-            tracing::warn!("A master key was made in {}. Keep a copy elsewhere: nothing in the database opens without it", path.display());
-            Ok(key)
-        }
+        Ok(()) => Ok(key),
         // Another process was faster by a moment: its key is the one.
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
             let text = std::fs::read_to_string(path).map_err(|why| No::refused(format!("{} cannot be read: {why}", path.display())))?;
@@ -111,7 +129,6 @@ mod tests {
     use crate::no::Kind;
     use countersign_core::ports::test::Script;
     use countersign_core::words::secret::Secret;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_first_start_makes_a_key_for_its_owner_only_and_the_next_one_reads_it() {

@@ -9,7 +9,7 @@ use crate::problem::{Envelope, Problem};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use countersign_core::ports::Chance;
 use ipnet::IpNet;
 use std::future::{Future, poll_fn};
@@ -76,6 +76,11 @@ impl Ids {
     }
 }
 
+/// Put into a request by the server where its Host header is missing, is none, or is not the host of the request; it says why.
+/// Such a request is refused before any door sees it, in the words of its dialect and with its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Misaddressed(pub &'static str);
+
 /// Lets a request in and its answer out.
 pub(crate) async fn entrance(State(hall): State<Arc<Hall>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
@@ -97,11 +102,16 @@ pub(crate) async fn entrance(State(hall): State<Arc<Hall>>, request: Request, ne
         http.route = route,
         client.address = caller.map(tracing::field::display),
     );
-    let answer = unwound(next.run(request)).instrument(span.clone()).await;
+    let answer = match request.extensions().get::<Misaddressed>() {
+        Some(Misaddressed(why)) => {
+            let status = StatusCode::BAD_REQUEST;
+            Ok(Problem::new(status, envelope.code(status), *why).into_response())
+        }
+        None => unwound(next.run(request)).instrument(span.clone()).await,
+    };
     let _in_span = span.enter();
     let mut response = answer.unwrap_or_else(|what| {
         tracing::error!("The handler panicked: {what}");
-        use axum::response::IntoResponse;
         Problem::broken(envelope.code(StatusCode::INTERNAL_SERVER_ERROR)).into_response()
     });
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

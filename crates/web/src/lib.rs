@@ -16,6 +16,7 @@ mod problem;
 #[cfg(test)]
 mod testing;
 
+pub use entrance::Misaddressed;
 pub use measures::{DURATION_BUCKETS_S, describe};
 pub use operations::Readiness;
 
@@ -190,6 +191,23 @@ mod tests {
         assert_eq!((heard.status, heard.headers["retry-after"].as_bytes()), (StatusCode::SERVICE_UNAVAILABLE, &b"2"[..]));
         assert_eq!(heard.json()["code"], "10015");
         assert!(!heard.body.contains("unplugged"));
+    }
+
+    #[tokio::test]
+    async fn a_request_to_another_host_is_refused_in_the_words_of_its_dialect() {
+        let house = TestHouse::new().await;
+        for path in ["/ciam-mfa/v2/get/token", "/healthz"] {
+            let request = Request::get(path).extension(crate::Misaddressed("there is no Host header"));
+            let heard = house.ask(request.body(Body::empty()).expect("a request")).await;
+            assert_eq!(heard.status, StatusCode::BAD_REQUEST);
+            let id = heard.headers["x-request-id"].to_str().expect("text");
+            match path {
+                "/healthz" => {
+                    assert_eq!((&heard.json()["requestId"], &heard.json()["detail"]), (&id.into(), &"there is no Host header".into()))
+                }
+                _ => assert_eq!((&heard.json()["traceId"], &heard.json()["code"]), (&id.into(), &"10005".into())),
+            }
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use crate::words::address::{Address, Channel};
 use crate::words::id::ProviderId;
+use crate::words::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 
 /// For a channel, and numbers or domains that begin or end so, these providers in this order.
@@ -17,6 +18,21 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether `destination` can be one for `channel`: the beginning of a number, a mail domain, or nothing for all. What
+    /// covers no address would be a route that is never taken, without a word.
+    ///
+    /// # Errors
+    /// [`Refusal::SettingBad`] with what would be right.
+    pub fn check_destination(channel: Channel, destination: &str) -> Result<(), Refusal> {
+        let (fits, right) = match channel {
+            _ if destination.is_empty() => return Ok(()),
+            Channel::Sms | Channel::Voice => (is_prefix(destination), "a number begins with + and 1 to 15 digits, such as +91"),
+            Channel::Email => (is_domain(destination), "a mail domain is written without @, such as example.com"),
+            Channel::Totp => (false, "an authenticator needs no route"),
+        };
+        if fits { Ok(()) } else { Err(Refusal::SettingBad(format!("`{destination}` is no destination for {channel}: {right}"))) }
+    }
+
     fn covers(&self, channel: Channel, to: &Address) -> bool {
         self.channel == channel
             && match to {
@@ -27,6 +43,19 @@ impl Route {
                 }
             }
     }
+}
+
+fn is_prefix(text: &str) -> bool {
+    let digits = text.strip_prefix('+').unwrap_or_default();
+    (1..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
+}
+
+/// RFC 1035 §2.3.4, and letters beyond ASCII as they stand in an address.
+fn is_domain(text: &str) -> bool {
+    let is_label = |it: &str| {
+        (1..=63).contains(&it.len()) && !it.starts_with('-') && !it.ends_with('-') && it.chars().all(|c| c.is_alphanumeric() || c == '-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// The providers for a message: those of the route with the longest destination that covers it.
@@ -41,6 +70,37 @@ mod tests {
     use crate::ports::test::Script;
     use crate::words::address::{EmailAddress, PhoneNumber};
     use crate::words::time::Timestamp;
+
+    #[test]
+    fn a_destination_that_covers_nothing_is_refused() {
+        for (channel, right) in [
+            (Channel::Sms, ""),
+            (Channel::Sms, "+1"),
+            (Channel::Voice, "+918212345212"),
+            (Channel::Email, "example.com"),
+            (Channel::Email, "localhost"),
+            (Channel::Email, "bücher.example"),
+        ] {
+            assert_eq!(Route::check_destination(channel, right), Ok(()), "{channel} {right}");
+        }
+        for (channel, wrong) in [
+            (Channel::Sms, "91"),
+            (Channel::Sms, "+"),
+            (Channel::Sms, "+0"),
+            (Channel::Sms, "+1 202"),
+            (Channel::Sms, "+1234567890123456"),
+            (Channel::Sms, "example.com"),
+            (Channel::Voice, "IN"),
+            (Channel::Email, "+91"),
+            (Channel::Email, "@example.com"),
+            (Channel::Email, "j@example.com"),
+            (Channel::Email, "example.com."),
+            (Channel::Email, "-a.example"),
+            (Channel::Totp, "+91"),
+        ] {
+            assert!(Route::check_destination(channel, wrong).is_err(), "{channel} {wrong}");
+        }
+    }
 
     #[test]
     fn the_longest_destination_wins_and_channels_do_not_mix() {

@@ -1,7 +1,7 @@
 //! `countersign client`: the applications that call the API.
 
-use super::Desk;
 use super::tenant::given_or_taken;
+use super::{Desk, about, tenant_named};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
@@ -73,7 +73,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Client) -> Result<
     | cli::Client::Disable { tenant, .. }
     | cli::Client::Enable { tenant, .. }
     | cli::Client::Remove { tenant, .. }) = &command;
-    let tenant = core.tenant_named(tenant).await?.id;
+    let tenant = tenant_named(core, tenant).await?.id;
     let show = |it: Client| Ok(desk.say.result(&Shown::of(it), |it| table(COLUMNS, &[it.row()]))?);
     match command {
         cli::Client::Create { name, client_id, application, email_from, secrets, .. } => {
@@ -83,7 +83,9 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Client) -> Result<
             if let Some(other) = given.keys().next() {
                 return Err(No::usage(format!("a client has no secret {other}; its one secret is called client_secret")));
             }
-            let (client, secret) = core.create_client(tenant, NewClient { name, client_id, secret, application, email_from }).await?;
+            let asked = client_id.clone().unwrap_or_default();
+            let new = NewClient { name, client_id, secret, application, email_from };
+            let (client, secret) = core.create_client(tenant, new).await.map_err(|why| about("client", &asked, why))?;
             let told = Told {
                 client_id: client.client_id,
                 client_secret: secret.reveal().to_owned(),
@@ -108,10 +110,10 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Client) -> Result<
         }
         cli::Client::Set { client_id, name, email_from, no_email_from, .. } => {
             let change = ClientChange { name, email_from: given_or_taken(email_from, no_email_from), disabled: None };
-            show(core.change_client(tenant, &client_id, change).await?)
+            show(core.change_client(tenant, &client_id, change).await.map_err(|why| about("client", &client_id, why))?)
         }
         cli::Client::Rotate { client_id, keep_old, .. } => {
-            let secret = core.rotate_client_secret(tenant, &client_id, keep_old).await?;
+            let secret = core.rotate_client_secret(tenant, &client_id, keep_old).await.map_err(|why| about("client", &client_id, why))?;
             let client = core.clients(tenant).await?.into_iter().find(|it| it.client_id == client_id);
             let (name, application) = client.map(|it| (it.name, it.application)).unwrap_or_default();
             let told = Told { client_id, client_secret: secret.reveal().to_owned(), name, application };
@@ -122,13 +124,15 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Client) -> Result<
             })?)
         }
         cli::Client::Disable { client_id, .. } => {
-            show(core.change_client(tenant, &client_id, ClientChange { disabled: Some(true), ..ClientChange::default() }).await?)
+            let change = ClientChange { disabled: Some(true), ..ClientChange::default() };
+            show(core.change_client(tenant, &client_id, change).await.map_err(|why| about("client", &client_id, why))?)
         }
         cli::Client::Enable { client_id, .. } => {
-            show(core.change_client(tenant, &client_id, ClientChange { disabled: Some(false), ..ClientChange::default() }).await?)
+            let change = ClientChange { disabled: Some(false), ..ClientChange::default() };
+            show(core.change_client(tenant, &client_id, change).await.map_err(|why| about("client", &client_id, why))?)
         }
         cli::Client::Remove { client_id, .. } => {
-            core.remove_client(tenant, &client_id).await?;
+            core.remove_client(tenant, &client_id).await.map_err(|why| about("client", &client_id, why))?;
             Ok(desk.say.result(&Done { client_id, done: "removed" }, |it| format!("The client {} is removed.", it.client_id))?)
         }
     }

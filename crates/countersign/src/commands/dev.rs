@@ -5,10 +5,11 @@
 
 use super::{Desk, all_cores};
 use crate::cli;
-use crate::config::{Config, Environment, LogFormat};
+use crate::config::{Config, Environment, LogFormat, MasterKeySource};
 use crate::logs;
-use crate::master::{make_folder, write_private};
+use crate::master::{self, make_folder, write_private};
 use crate::no::No;
+use crate::ports::OsChance;
 use crate::say::{Say, print, quoted};
 use crate::serve;
 use countersign_core::Core;
@@ -86,6 +87,14 @@ pub fn run(desk: &Desk, command: cli::Dev) -> Result<(), No> {
     }
     super::serve::refuse_dangers(&config)?;
     logs::begin(&config.log);
+    if let MasterKeySource::File(key) = &config.master_key
+        && !key.exists()
+        && !config.database.exists()
+    {
+        master::make(key, &OsChance)?;
+        // A trial holds nothing that must not be lost, so nobody is warned.
+        tracing::info!("A master key was made in {}", key.display());
+    }
     let say = desk.say;
     let quiet = config.log.format == LogFormat::Json;
     all_cores()?.block_on(serve::run(config, async |home, base_url| {
@@ -101,7 +110,7 @@ pub fn run(desk: &Desk, command: cli::Dev) -> Result<(), No> {
         let text = match say {
             Say::Json => serde_json::to_string(&ready).map_err(io::Error::other)?,
             Say::Text if quiet => format!("Countersign is at {base_url}"),
-            Say::Text => banner(&ready, &file),
+            Say::Text => banner(&ready, &program(), &file),
         };
         Ok(print(&text)?)
     }))
@@ -118,13 +127,23 @@ fn default_folder(environment: &Environment) -> PathBuf {
 async fn settle(core: &Core, folder: &Path) -> Result<DemoClient, No> {
     let tenant = match core.tenant_named(TENANT).await {
         Ok(tenant) => tenant,
-        Err(Error::Refused(Refusal::Unknown(_))) => core.create_tenant(TENANT, "Demo", Policy::default()).await?,
+        Err(Error::Refused(Refusal::Unknown(_))) => core.create_tenant(TENANT, "Demo", roomy()).await?,
         Err(error) => return Err(error.into()),
     };
     if tenant.routes.is_empty() {
         lead_to_inbox(core, &tenant).await?;
     }
     settle_client(core, &tenant, &folder.join(CLIENT_FILE)).await
+}
+
+/// Whoever tries something asks for many codes, for one person, in a short time.
+fn roomy() -> Policy {
+    Policy { sends: 1000, ..Policy::default() }
+}
+
+/// By which words this program was started, so that the lines on the screen start it again.
+fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "countersign".to_owned(), |it| it.to_string_lossy().into_owned())
 }
 
 async fn lead_to_inbox(core: &Core, tenant: &Tenant) -> Result<(), No> {
@@ -161,29 +180,32 @@ async fn settle_client(core: &Core, tenant: &Tenant, file: &Path) -> Result<Demo
     Ok(made)
 }
 
-/// What a person sees. The lines are for pasting, so each of them needs nothing but those above it, curl, sed and grep.
-fn banner(ready: &Ready<'_>, file: &Path) -> String {
+/// What a person sees. The lines are for pasting, so each of them needs nothing but those above it, curl, sed and grep. Every
+/// answer is shown, for an error is one as well.
+fn banner(ready: &Ready<'_>, program: &str, file: &Path) -> String {
     let Ready { base_url, token_url, client_id, client_secret, inbox_url, .. } = ready;
     let (token_url, inbox) = (quoted(token_url), quoted(inbox_url));
     let call = quoted(&format!("{base_url}/ciam-mfa/v2/deviceAuthentications"));
     let id = quoted(&format!("client_id={client_id}"));
     let secret = quoted(&format!("client_secret={client_secret}"));
-    let file = quoted(&file.display().to_string());
+    let (program, file) = (quoted(program), quoted(&file.display().to_string()));
     format!(
         r#"
 Countersign is at {base_url}, for you to try. Messages are sent to nobody: the inbox shows them.
 
   Inbox     {inbox_url}
-  Commands  countersign --config {file} tenant show {TENANT}
-  Stop      Ctrl-C; everything is kept for the next start
+  Commands  {program} --config {file} tenant show {TENANT}
+  Stop      Ctrl-C; tenants, clients, people and limits are kept for the next start, the messages of the inbox are not
 
 Paste these lines into a shell, one after the other. A token for the application, a code for a person, the code out of the
 inbox, and the answer:
 
-TOKEN=$(curl -s {token_url} -d grant_type=client_credentials -d {id} --data-urlencode {secret} | sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p')
-AUTH_ID=$(curl -s {call} -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"userName":"jdoe","deviceType":"sms","phoneNumber":"+1 202 555 0123"}}' | sed -n 's/.*"authId":"\([^"]*\)".*/\1/p')
-CODE=$(curl -s {inbox} -H 'Accept: application/json' | grep -o '"text":"[^"]*' | head -n 1 | grep -o '[0-9]\{{6\}}' | head -n 1)
-curl -s {call}/$AUTH_ID -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d "{{\"deviceType\":\"sms\",\"otp\":\"$CODE\"}}"; echo
+ANSWER=$(curl -sS {token_url} -d grant_type=client_credentials -d {id} --data-urlencode {secret}); printf '%s\n' "$ANSWER"
+TOKEN=$(printf '%s\n' "$ANSWER" | sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p')
+ANSWER=$(curl -sS {call} -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"userName":"jdoe","deviceType":"sms","phoneNumber":"+1 202 555 0123"}}'); printf '%s\n' "$ANSWER"
+AUTH_ID=$(printf '%s\n' "$ANSWER" | sed -n 's/.*"authId":"\([^"]*\)".*/\1/p')
+CODE=$(curl -sS {inbox} -H 'Accept: application/json' | grep -o '"text":"[^"]*' | sed 1q | grep -o '[0-9]\{{6\}}' | sed 1q)
+curl -sS {call}/$AUTH_ID -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d "{{\"deviceType\":\"sms\",\"otp\":\"$CODE\"}}"; echo
 "#
     )
 }
@@ -216,7 +238,7 @@ mod tests {
         assert_eq!((&again.client_id, &again.client_secret), (&first.client_id, &first.client_secret));
 
         let tenant = home.core.tenant_named(TENANT).await.unwrap();
-        assert_eq!(tenant.routes.len(), Channel::CARRIED.len());
+        assert_eq!((tenant.routes.len(), tenant.policy.sends), (Channel::CARRIED.len(), 1000));
         home.core.remove_client(tenant.id, &first.client_id).await.unwrap();
         let another = settle(&home.core, folder.path()).await.unwrap();
         assert_ne!(another.client_id, first.client_id);
@@ -244,9 +266,9 @@ mod tests {
             client_secret: "it's $SECRET".into(),
             inbox_url: "http://[::1]:8080/inbox".into(),
         };
-        let text = banner(&ready, Path::new("/a b/countersign.toml"));
-        assert!(text.contains(r"--data-urlencode 'client_secret=it'\''s $SECRET' |"), "{text}");
-        assert!(text.contains("--config '/a b/countersign.toml' tenant"));
+        let text = banner(&ready, "target/release/countersign", Path::new("/a b/countersign.toml"));
+        assert!(text.contains(r"--data-urlencode 'client_secret=it'\''s $SECRET')"), "{text}");
+        assert!(text.contains("target/release/countersign --config '/a b/countersign.toml' tenant"));
         // Brackets are patterns for the shell and for curl.
         assert!(text.contains("'http://[::1]:8080/inbox'"));
         assert!(text.contains(r"grep -o '[0-9]\{6\}'"));

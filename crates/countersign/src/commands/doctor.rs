@@ -2,7 +2,7 @@
 //!
 //! Owns the list of checks. It changes nothing, makes nothing, and sends nothing unless it is asked to.
 
-use super::{Desk, one_thread, test_message};
+use super::{Desk, one_thread, tenant_named, test_message};
 use crate::cli;
 use crate::config::{Config, MasterKeySource};
 use crate::household::Household;
@@ -189,7 +189,7 @@ async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Repo
 
 async fn tenants(core: &Core, only: Option<&str>) -> Result<Vec<Tenant>, No> {
     Ok(match only {
-        Some(name) => vec![core.tenant_named(name).await?],
+        Some(name) => vec![tenant_named(core, name).await?],
         None => core.tenants().await?,
     })
 }

@@ -1,6 +1,6 @@
 //! `countersign provider`: who carries messages.
 
-use super::{Desk, pair, test_message};
+use super::{Desk, about, pair, tenant_named, test_message};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
@@ -111,7 +111,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
     else {
         return show_presets(desk);
     };
-    let tenant = core.tenant_named(tenant).await?;
+    let tenant = tenant_named(core, tenant).await?;
     match command {
         cli::Provider::Presets => show_presets(desk),
         cli::Provider::Add { provider, channels, preset, kind, file, settings, secrets, .. } => {
@@ -156,7 +156,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
         }
         cli::Provider::Test { provider, send, channel, .. } => {
             let said = match send {
-                None => core.probe_provider(tenant.id, &provider).await?,
+                None => core.probe_provider(tenant.id, &provider).await.map_err(|why| about("provider", &provider, why))?,
                 Some(to) => {
                     let channel = only_channel(&find(core, &tenant, &provider).await?, channel)?;
                     core.send_test(tenant.id, &provider, test_message(&tenant, channel, &to)?).await?
@@ -167,7 +167,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Provider) -> Resul
             if tried.ok { Ok(()) } else { Err(No::refused(format!("{} did not pass the test", tried.provider))) }
         }
         cli::Provider::Remove { provider, .. } => {
-            core.remove_provider(tenant.id, &provider).await?;
+            core.remove_provider(tenant.id, &provider).await.map_err(|why| about("provider", &provider, why))?;
             Ok(desk.say.result(&Done { provider, done: "removed" }, |it| format!("The provider {} is removed.", it.provider))?)
         }
     }

@@ -2,17 +2,30 @@
 
 use super::{Desk, all_cores};
 use crate::cli;
-use crate::config::{Config, LogFormat, Problems, REFERENCE};
+use crate::config::{Config, LogFormat, MasterKeySource, Problems, REFERENCE};
+use crate::household::Household;
 use crate::logs;
+use crate::master;
 use crate::no::No;
+use crate::ports::OsChance;
 use crate::say;
 use crate::serve;
+use crate::tls::Tls;
+use countersign_core::Core;
+use countersign_core::words::refusal::Fault;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
+use std::path::Path;
 
 #[derive(Serialize)]
 struct Checked {
     settings: &'static str,
     file: Option<String>,
+    /// The files that were read as well.
+    read: Vec<String>,
+    /// The files that are not there yet, and will be made.
+    absent: Vec<String>,
 }
 
 pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
@@ -22,9 +35,16 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     let config = desk.config()?;
     refuse_dangers(&config)?;
     if command.check {
-        let checked = Checked { settings: "ok", file: config.file.as_ref().map(|it| it.display().to_string()) };
+        let checked = check(&config)?;
         return Ok(desk.say.result(&checked, |it| {
-            format!("{}: the settings are right, and safe to serve with.", it.file.as_deref().unwrap_or("Defaults"))
+            let mut text = format!("{}: the settings are right, and safe to serve with.", it.file.as_deref().unwrap_or("Defaults"));
+            for (what, files) in [("Read as well", &it.read), ("Not there yet; the first start makes it", &it.absent)] {
+                if !files.is_empty() {
+                    text.push_str(&format!("\n{what}: {}", files.join(", ")));
+                }
+            }
+            text.push_str("\nThe database was not opened; `countersign doctor` looks into it.");
+            text
         })?);
     }
     logs::begin(&config.log);
@@ -35,13 +55,78 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     }
     let text = config.log.format == LogFormat::Text;
     let listen = config.server.listen;
-    all_cores()?.block_on(serve::run(config, async |_, base_url| {
+    let cores = all_cores()?;
+    cores.block_on(open_tenants(&config))?;
+    cores.block_on(serve::run(config, async |_, base_url| {
         tracing::info!(server.address = %listen.ip(), server.port = listen.port(), url.full = base_url, "Countersign {} listens", env!("CARGO_PKG_VERSION"));
         if text {
             eprintln!("Countersign is at {base_url}");
         }
         Ok(())
     }))
+}
+
+/// Reads the files that the settings name, as a start would, and makes none.
+fn check(config: &Config) -> Result<Checked, No> {
+    let mut checked = Checked { settings: "ok", file: config.file.as_deref().map(shown), read: Vec::new(), absent: Vec::new() };
+    if let Some(files) = &config.server.tls {
+        Tls::read(files.clone()).map_err(No::usage)?;
+        checked.read.extend([shown(&files.certificate), shown(&files.key)]);
+    }
+    for path in &config.egress.roots {
+        let wrong = |why: String| No::usage(format!("egress.roots: {} {why}", path.display()));
+        let pem = std::fs::read(path).map_err(|why| wrong(format!("cannot be read: {why}")))?;
+        let roots =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|why| wrong(format!("is no PEM: {why}")))?;
+        if roots.is_empty() {
+            return Err(wrong("holds no certificate; it takes PEM".to_owned()));
+        }
+        checked.read.push(shown(path));
+    }
+    match &config.master_key {
+        MasterKeySource::File(path) if !path.exists() && !config.database.exists() => checked.absent.push(shown(path)),
+        source => {
+            master::read(source, &config.database, &OsChance)?;
+            if let MasterKeySource::File(path) = source {
+                checked.read.push(shown(path));
+            }
+        }
+    }
+    Ok(checked)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Refuses to serve with a master key that does not open what is there: every call would be an error of the server, and a
+/// message that waits would be taken for damaged. A database that is not there yet is opened by every key.
+async fn open_tenants(config: &Config) -> Result<(), No> {
+    if !config.database.exists() {
+        return Ok(());
+    }
+    let home = Household::open(config)?;
+    let opened = opens_all(&home.core).await;
+    home.close_after_command().await;
+    opened
+}
+
+async fn opens_all(core: &Core) -> Result<(), No> {
+    let tenants = core.tenants().await?;
+    let mut shut = Vec::new();
+    for tenant in &tenants {
+        match core.standing(tenant.id).await {
+            Ok(_) => {}
+            Err(Fault::Corrupt(_)) => shut.push(tenant.name.as_str()),
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    if shut.is_empty() {
+        return Ok(());
+    }
+    let some = shut.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    let what = format!("the master key does not open {} of {} tenants: {some}", shut.len(), tenants.len());
+    Err(No::refused(what).hint("put back the key with which they were made; `countersign doctor` looks at each of them"))
 }
 
 /// Refuses settings that are right as such, and dangerous.

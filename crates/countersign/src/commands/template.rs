@@ -1,6 +1,6 @@
 //! `countersign template`: a tenant's own words.
 
-use super::Desk;
+use super::{Desk, about, tenant_named};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
@@ -51,7 +51,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Template) -> Resul
     | cli::Template::List { tenant }
     | cli::Template::Show { tenant, .. }
     | cli::Template::Remove { tenant, .. }) = &command;
-    let tenant = core.tenant_named(tenant).await?.id;
+    let tenant = tenant_named(core, tenant).await?.id;
     let clients = core.clients(tenant).await?;
     let shown = |it: Template| {
         let client_id = match it.realm {
@@ -99,7 +99,7 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Template) -> Resul
             Ok(desk.say.result(&found, Shown::text)?)
         }
         cli::Template::Remove { name, channel, client, .. } => {
-            core.remove_template(tenant, client.as_deref(), &name, channel).await?;
+            core.remove_template(tenant, client.as_deref(), &name, channel).await.map_err(|why| about("template", &name, why))?;
             Ok(desk.say.result(&Done { name, channel, done: "removed" }, |it| {
                 format!("The template {} for {} is removed.", it.name, it.channel)
             })?)

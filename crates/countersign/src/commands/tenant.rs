@@ -1,15 +1,18 @@
 //! `countersign tenant`: organisations, their policy, their senders, their routes.
 
-use super::{Desk, pair};
+use super::{Desk, about, pair, tenant_named};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
+use crate::ports::OsChance;
 use crate::say::{moment, table};
 use countersign_core::Core;
 use countersign_core::nouns::route::Route;
 use countersign_core::nouns::tenant::{Policy, Tenant};
 use countersign_core::verbs::manage::TenantChange;
 use countersign_core::words::address::Channel;
+use countersign_core::words::id::TenantId;
+use countersign_core::words::refusal::{Error, Refusal};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -76,7 +79,8 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Tenant) -> Result<
             let policy = with_rules(Policy::default(), &change.rules)?;
             let senders =
                 TenantChange { email_from: change.email_from.map(Some), sms_from: change.sms_from.map(Some), ..TenantChange::default() };
-            let mut made = core.create_tenant(&name, &shown_as, policy).await?;
+            check_senders(core, &senders).await?;
+            let mut made = core.create_tenant(&name, &shown_as, policy).await.map_err(|why| about("tenant", &name, why))?;
             if senders.email_from.is_some() || senders.sms_from.is_some() {
                 made = core.change_tenant(made.id, senders).await?;
             }
@@ -105,11 +109,11 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Tenant) -> Result<
             })?)
         }
         cli::Tenant::Show { tenant } => {
-            let shown = Shown::of(core, core.tenant_named(&tenant).await?).await?;
+            let shown = Shown::of(core, tenant_named(core, &tenant).await?).await?;
             Ok(desk.say.result(&shown, Shown::text)?)
         }
         cli::Tenant::Set { tenant, change } => {
-            let before = core.tenant_named(&tenant).await?;
+            let before = tenant_named(core, &tenant).await?;
             let change = TenantChange {
                 display_name: change.display_name,
                 policy: if change.rules.is_empty() { None } else { Some(with_rules(before.policy, &change.rules)?) },
@@ -124,14 +128,25 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Tenant) -> Result<
     }
 }
 
+/// Whether a tenant could have these senders, before there is one. A tenant that is nowhere is asked to take them: what is
+/// wrong with them is said, and nothing is written whatever is said.
+async fn check_senders(core: &Core, senders: &TenantChange) -> Result<(), No> {
+    let nowhere = TenantId::new(core.now(), &OsChance);
+    match core.change_tenant(nowhere, senders.clone()).await {
+        Ok(_) | Err(Error::Refused(Refusal::Unknown(_))) => Ok(()),
+        Err(why) => Err(why.into()),
+    }
+}
+
 async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> {
     let (cli::Route::Add { tenant, .. } | cli::Route::Remove { tenant, .. } | cli::Route::List { tenant }) = &command;
-    let mut tenant = core.tenant_named(tenant).await?;
+    let mut tenant = tenant_named(core, tenant).await?;
     let is_for =
         |route: &Route, channel, destination: &str| route.channel == channel && route.destination.eq_ignore_ascii_case(destination);
     match command {
         cli::Route::List { .. } => {}
         cli::Route::Add { channel, providers, destination, .. } => {
+            Route::check_destination(channel, &destination).map_err(|why| No::usage(why.to_string()))?;
             let known = core.providers(tenant.id).await?;
             let mut legs = Vec::new();
             for name in &providers {
@@ -140,6 +155,9 @@ async fn route(desk: &Desk, core: &Core, command: cli::Route) -> Result<(), No> 
                     No::refused(format!("{} has no provider {name}", tenant.name))
                         .hint(format!("`countersign provider list {}` shows those that there are", tenant.name))
                 })?;
+                if legs.contains(&found.id) {
+                    return Err(No::usage(format!("{name} is named twice; each provider is tried once")));
+                }
                 legs.push(found.id);
             }
             let new = Route { channel, destination, legs };

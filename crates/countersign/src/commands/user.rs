@@ -1,6 +1,6 @@
 //! `countersign user`: the people.
 
-use super::Desk;
+use super::{Desk, about, tenant_named};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
@@ -14,11 +14,11 @@ struct Unlocked {
 
 pub async fn run(desk: &Desk, home: &Household, command: cli::User) -> Result<(), No> {
     let cli::User::Unlock { tenant, client_id, login, channel } = command;
-    let tenant = home.core.tenant_named(&tenant).await?.id;
+    let tenant = tenant_named(&home.core, &tenant).await?.id;
     let login = Login::parse(&login).map_err(|why| No::usage(why.to_string()))?;
     let channels = channel.map_or_else(|| vec![Channel::Sms, Channel::Voice, Channel::Email, Channel::Totp], |it| vec![it]);
     for channel in &channels {
-        home.core.unlock(tenant, &client_id, &login, *channel, None).await?;
+        home.core.unlock(tenant, &client_id, &login, *channel, None).await.map_err(|why| about("client", &client_id, why))?;
     }
     Ok(desk.say.result(&Unlocked { channels }, |it| {
         let names: Vec<&str> = it.channels.iter().map(|it| it.as_str()).collect();

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::tls::tests::{files, write_pair};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -32,6 +34,13 @@ async fn world(limits: Limits, tls: Option<Tls>) -> World {
             "/echo",
             post(|body: Result<Bytes, axum::extract::rejection::BytesRejection>| async { body.map_err(|_| StatusCode::REQUEST_TIMEOUT) }),
         );
+    let router =
+        router.layer(axum::middleware::from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
+            match request.extensions().get::<Misaddressed>() {
+                Some(_) => StatusCode::BAD_REQUEST.into_response(),
+                None => next.run(request).await,
+            }
+        }));
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let at = tcp.local_addr().expect("bound");
     let stop = CancellationToken::new();

@@ -91,6 +91,17 @@ fn a_secret_as_an_argument_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_master_key_that_others_can_read_is_told_of_by_every_command() {
+    let place = desk("readable");
+    let list = || all(&run(&place, &["client", "list", "demo"]));
+    assert!(!list().contains("chmod"));
+    let key = place.folder.path().join("master.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = list();
+    assert!(said.contains("has mode 644") && said.contains("chmod 600"), "{said}");
+}
+
+#[test]
 fn a_secret_that_is_stored_is_shown_by_name_only_and_stays_until_another_is_given() {
     let mut place = desk("shown");
     place.settings.push(("TOKEN", "tok-canary-9Lq".into()));
@@ -150,6 +161,8 @@ fn exit_codes_tell_scripts_whether_trying_again_helps() {
         (&["tenant", "set", "demo", "--set", "code_length=3"], 1),
         (&["tenant", "set", "demo", "--set", "no_such_rule=3"], 2),
         (&["tenant", "route", "add", "demo", "pigeon", "sink"], 2),
+        (&["tenant", "route", "add", "demo", "sms", "sink", "--for", "91"], 2),
+        (&["tenant", "route", "add", "demo", "sms", "sink", "sink"], 2),
         (&["no-such-command"], 2),
         (&[], 2),
         (&["template", "put", "demo", "x", "sms", "--text", "no-such-file"], 2),
@@ -161,6 +174,65 @@ fn exit_codes_tell_scripts_whether_trying_again_helps() {
     place.settings.push(("COUNTERSIGN_STORAGE_PATH", ".".into()));
     let done = run(&place, &["tenant", "list"]);
     assert_eq!(done.status.code(), Some(3), "the database is away: {}", all(&done));
+}
+
+#[test]
+fn what_only_looks_makes_no_database_and_no_key() {
+    let folder = Folder::new("looks");
+    for arguments in
+        [&["tenant", "list"][..], &["tenant", "show", "demo"], &["client", "create", "demo", "App"], &["serve", "--check"], &["doctor"]]
+    {
+        let done = Command::new(env!("CARGO_BIN_EXE_countersign")).args(arguments).current_dir(folder.path()).output().unwrap();
+        let is_a_look = ["serve", "doctor"].contains(&arguments[0]);
+        assert_eq!(done.status.code(), Some(i32::from(!is_a_look)), "{arguments:?}: {}", all(&done));
+        assert_eq!(all(&done).contains("there is no database at countersign.db"), !is_a_look, "{arguments:?}: {}", all(&done));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_tenant_that_cannot_have_its_senders_is_not_made() {
+    let place = desk("senders");
+    for wrong in [["--email-from", "Bad"], ["--sms-from", "far too long a name"], ["--set", "attempts=99"], ["--set", "region=usa"]] {
+        let done = run(&place, &[&["tenant", "create", "acme"][..], &wrong].concat());
+        assert!(matches!(done.status.code(), Some(1 | 2)), "{wrong:?}: {}", all(&done));
+        let done = run(&place, &["tenant", "show", "acme"]);
+        assert!(all(&done).contains("there is no tenant acme"), "{wrong:?}: {}", all(&done));
+    }
+    let made = json_of(&place, &["tenant", "create", "acme", "--email-from", "Acme <mfa@example.com>", "--sms-from", "Acme"]);
+    assert_eq!((made["email_from"].as_str(), made["sms_from"].as_str()), (Some("Acme <mfa@example.com>"), Some("Acme")), "{made}");
+    assert!(all(&run(&place, &["tenant", "create", "acme"])).contains("there is a tenant acme already"));
+}
+
+#[test]
+fn a_server_that_could_not_work_does_not_start() {
+    let mut place = desk("start");
+    let folder = place.folder.path().to_owned();
+    let started = |place: &Place, code: i32, why: &str| {
+        let done = run(place, &["serve"]);
+        assert_eq!(done.status.code(), Some(code), "{}", all(&done));
+        assert!(all(&done).contains(why), "{}", all(&done));
+    };
+    let key = folder.join("master.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "00".repeat(32)).unwrap();
+    started(&place, 1, "the master key does not open 1 of 1 tenants: demo");
+    std::fs::write(&key, right).unwrap();
+
+    let check = |place: &Place| run(place, &["serve", "--check"]);
+    let said = all(&check(&place));
+    assert!(said.contains("master.key") && said.contains("The database was not opened"), "{said}");
+    std::fs::write(folder.join("roots.pem"), "no root").unwrap();
+    place.settings.push(("COUNTERSIGN_EGRESS_ROOTS", "roots.pem".into()));
+    assert_eq!(check(&place).status.code(), Some(2));
+    assert!(all(&check(&place)).contains("egress.roots: roots.pem holds no certificate"), "{}", all(&check(&place)));
+    place.settings.pop();
+    for (name, text) in [("COUNTERSIGN_SERVER_TLS_CERTIFICATE", "c.pem"), ("COUNTERSIGN_SERVER_TLS_KEY", "k.pem")] {
+        place.settings.push((name, text.into()));
+    }
+    assert!(all(&check(&place)).contains("server.tls.certificate: c.pem cannot be read"), "{}", all(&check(&place)));
+    place.settings.push(("COUNTERSIGN_LOG", "loud".into()));
+    started(&place, 2, "COUNTERSIGN_LOG: log.level: `loud` is none");
 }
 
 #[test]

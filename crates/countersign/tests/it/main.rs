@@ -22,4 +22,5 @@ mod transcripts;
 mod trial;
 mod verbs;
 mod walls;
+mod words;
 mod world;

@@ -191,6 +191,13 @@ async fn chunks_requests_in_a_row_and_http_2_without_tls_are_understood() {
         assert_eq!(heard.json()["traceId"].as_str().map(str::to_owned), heard.header("x-request-id"));
     }
 
+    // A request that names two hosts, or none: the same words.
+    for hosts in ["", "host: a\r\nhost: b\r\n"] {
+        let heard = exchange(place.address, format!("POST {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n").as_bytes());
+        assert_eq!((heard.status(), heard.json()["code"].as_str()), (Some(400), Some("10005")), "{}", heard.text());
+        assert_eq!(heard.json()["traceId"].as_str().map(str::to_owned), heard.header("x-request-id"));
+    }
+
     // Three requests before the first answer: the answers come in their order.
     let mut stream = connect(place.address);
     let begin = |path: &str, last: bool| {

@@ -14,9 +14,12 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use countersign_core::ports::{Inbox, Shown};
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use url::{Host, Url};
 
 /// How often the stream says something, so that nobody in between takes it for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -81,17 +85,38 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The inbox, where there is one.
+/// The inbox, where there is one, for those who call it by a name of this server.
 struct Open(Arc<dyn Inbox>);
 
 impl FromRequestParts<Arc<Hall>> for Open {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hall: &Arc<Hall>) -> Result<Self, Problem> {
-        match &hall.house.inbox {
-            Some(inbox) => Ok(Self(inbox.clone())),
-            None => Err(no_such_door(parts.uri.clone()).await),
+        let Some(inbox) = &hall.house.inbox else { return Err(no_such_door(parts.uri.clone()).await) };
+        if !is_ours(parts, &hall.house.base_url) {
+            let why = "The inbox is shown under localhost and under server.public_url, not under other names";
+            return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "", why));
         }
+        Ok(Self(inbox.clone()))
+    }
+}
+
+/// Whether the host that is asked for is this machine to itself, or the one of the base URL. A page of somebody else whose name
+/// is made to lead here (DNS rebinding) asks for its own. Who names no host (HTTP/1.0) is no browser.
+fn is_ours(parts: &Parts, base_url: &Url) -> bool {
+    let by_header = parts.headers.get(HOST).map(|it| it.to_str().ok().and_then(|it| it.parse::<Authority>().ok()));
+    let asked = match (parts.uri.authority(), by_header) {
+        (Some(target), _) => target.clone(),
+        (None, Some(Some(host))) => host,
+        (None, Some(None)) => return false,
+        (None, None) => return true,
+    };
+    match Host::parse(asked.host()) {
+        Ok(Host::Ipv4(ip)) if ip.is_loopback() => true,
+        Ok(Host::Ipv6(ip)) if ip.is_loopback() => true,
+        Ok(Host::Domain(name)) if name == "localhost" || name.ends_with(".localhost") => true,
+        Ok(host) => base_url.host().is_some_and(|it| it.to_owned() == host),
+        Err(_) => false,
     }
 }
 
@@ -226,6 +251,34 @@ mod tests {
         let html = house.get(&format!("/inbox/{id}/html")).await;
         assert_eq!(html.body, "<p>The code is <b>523471</b></p>");
         assert!(html.headers["content-security-policy"].to_str().is_ok_and(|it| it.starts_with("sandbox; default-src 'none'")));
+    }
+
+    #[tokio::test]
+    async fn a_page_of_somebody_else_whose_name_leads_here_reads_nothing() {
+        let house = TestHouse::new().await;
+        house.inbox.put(letter("523471"));
+        for (host, status) in [
+            ("localhost:8080", 200),
+            ("LOCALHOST", 200),
+            ("trial.localhost", 200),
+            ("127.0.0.1:8080", 200),
+            ("[::1]:8080", 200),
+            ("MFA.example.com", 200),
+            ("rebound.example.net:8080", 421),
+            ("localhost.example.net", 421),
+            ("127.0.0.1.example.net", 421),
+            ("example.com", 421),
+            ("203.0.113.9", 421),
+        ] {
+            for path in ["/inbox", "/inbox/events", "/inbox/inbox.js", "/inbox/dlv_1/html"] {
+                let by_header = Request::get(path).header("host", host).body(Body::empty()).expect("a request");
+                let by_target = Request::get(format!("http://{host}{path}")).body(Body::empty()).expect("a request");
+                for request in [by_header, by_target] {
+                    let answered = house.doors.clone().oneshot(request).await.expect("infallible").status().as_u16();
+                    assert!(answered == status || (status, answered, path) == (200, 404, "/inbox/dlv_1/html"), "{host}{path}: {answered}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

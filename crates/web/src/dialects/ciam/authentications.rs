@@ -37,7 +37,13 @@ pub(super) async fn initiate(State(hall): State<Arc<Hall>>, By(scope): By, sheet
         }
         Channel::Totp => Ask::Totp { login, device: needed(device, "deviceName")? },
     };
-    let opened = hall.house.core.request(&scope, ask).await.map_err(|it| said::no(it, Asked::Initiate))?;
+    let opened = hall.house.core.request(&scope, ask).await.map_err(|it| match it {
+        // 100001 is about a number, and nobody gave one.
+        Error::Refused(Refusal::AddressUnreachable) if channel == Channel::Email => {
+            bad("email: the carrier says that this mailbox does not exist")
+        }
+        it => said::no(it, Asked::Initiate),
+    })?;
     hall.measures.opened(channel);
     let message = match opened.sent {
         // The blank at the end is the contract's.

@@ -18,6 +18,7 @@ use serde::Serialize;
 use std::sync::Arc;
 
 type InPath<T> = Result<Path<T>, PathRejection>;
+pub(super) type InQuery = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,12 +86,7 @@ struct Listed<'a> {
 }
 
 /// `GET users/{userName}/mfadevices[?type=…]`: the active authenticators. FIDO2 devices are asked for and there are none.
-pub(super) async fn list(
-    State(hall): State<Arc<Hall>>,
-    By(scope): By,
-    path: InPath<String>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, Problem> {
+pub(super) async fn list(State(hall): State<Arc<Hall>>, By(scope): By, path: InPath<String>, query: InQuery) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|_| bad("The query cannot be read"))?;
     let wanted = query.iter().find(|(name, _)| name.eq_ignore_ascii_case("type")).map(|(_, value)| value.trim());
     let with_totp = match wanted {

@@ -15,12 +15,12 @@ use crate::body::{self, BadBody, Sheet};
 use crate::caller::NotAdmitted;
 use crate::problem::Problem;
 use axum::Router;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, post};
+use axum::routing::{MethodRouter, delete, post};
 use countersign_core::Scope;
 use countersign_core::words::address::{Channel, Login};
 use said::bad;
@@ -41,6 +41,9 @@ pub(crate) fn doors(at: &str) -> Router<Arc<Hall>> {
         .route(&door("/users/deviceAuthentications"), post(authentications::initiate))
         .route(&door("/users/deviceAuthentications/{authId}"), post(authentications::validate))
         .route(&door("/users/{userName}/mfadevices%20"), post(devices::create).get(devices::list))
+        // One alias would take these for an authId, and they are the devices of somebody who is called like it.
+        .route(&door("/users/deviceAuthentications/mfadevices"), devices_of_namesake())
+        .route(&door("/users/deviceAuthentications/mfadevices%20"), devices_of_namesake())
 }
 
 /// What the first version had before it was released (contract §1).
@@ -49,6 +52,14 @@ pub(crate) fn early_doors(at: &str) -> Router<Arc<Hall>> {
     Router::new()
         .route(&door("/users/{userName}/devices"), post(devices::create).get(devices::list))
         .route(&door("/users/{userName}/devices/{authId}"), post(devices::activate))
+        .route(&door("/users/deviceAuthentications/devices"), devices_of_namesake())
+}
+
+/// The devices of the person whose name is the word of an alias.
+fn devices_of_namesake() -> MethodRouter<Arc<Hall>> {
+    let name = || Ok(Path("deviceAuthentications".to_owned()));
+    post(move |hall: State<Arc<Hall>>, by: By, sheet: Sheet| devices::create(hall, by, name(), sheet))
+        .get(move |hall: State<Arc<Hall>>, by: By, query: devices::InQuery| devices::list(hall, by, name(), query))
 }
 
 /// The client that asks, by its access token.

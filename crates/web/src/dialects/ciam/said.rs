@@ -67,7 +67,7 @@ pub(super) fn refusal(it: &Refusal, asked: Asked) -> Problem {
             (OURS, "10015", "This kind of device cannot be reached at present, please ask the administrator".into())
         }
         Refusal::DeliveryRefused => (OURS, "10015", "The OTP could not be sent, please ask the administrator".into()),
-        Refusal::AddressUnreachable => (BAD, "100001", "The carrier says that this number or address does not exist".into()),
+        Refusal::AddressUnreachable => (BAD, "100001", "phoneNumber: the carrier says that this number does not exist".into()),
         Refusal::SendsExhausted { .. } => (BAD, "10026", "QUOTA_EXCEEDED: too many OTPs were requested, please try again later".into()),
         Refusal::Locked { until: Some(_) } => {
             (BAD, "10027", "PASSWORD_LOCKED_OUT: locked after too many incorrect OTPs, please try again later".into())
