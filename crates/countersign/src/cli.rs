@@ -384,6 +384,9 @@ pub enum User {
         /// sms, voice, email or totp; all of them when absent
         #[arg(long, value_parser = any_channel)]
         channel: Option<Channel>,
+        /// The number or mailbox to which the codes went: wrong codes are counted for it as well
+        #[arg(long, value_name = "TO")]
+        address: Option<String>,
     },
 }
 

@@ -612,13 +612,17 @@ fn check_sender_id(text: &str) -> Result<(), Refusal> {
 fn check_routes(routes: &[Route], providers: &[ProviderSettings]) -> Result<(), Refusal> {
     for (at, route) in routes.iter().enumerate() {
         let name = || format!("{} {}", route.channel, if route.destination.is_empty() { "everywhere" } else { &route.destination });
+        Route::check_destination(route.channel, &route.destination)?;
         if route.legs.is_empty() || route.legs.len() > 5 {
             return Err(Refusal::SettingBad(format!("the route for {} takes 1 to 5 providers", name())));
         }
         if routes[..at].iter().any(|it| it.channel == route.channel && it.destination == route.destination) {
             return Err(Refusal::SettingBad(format!("there are two routes for {}", name())));
         }
-        for leg in &route.legs {
+        for (place, leg) in route.legs.iter().enumerate() {
+            if route.legs[..place].contains(leg) {
+                return Err(Refusal::SettingBad(format!("the route for {} names a provider twice", name())));
+            }
             if !providers.iter().any(|it| it.id == *leg && it.channels.contains(&route.channel)) {
                 return Err(Refusal::SettingBad(format!(
                     "the route for {} names a provider that does not serve {}",

@@ -144,7 +144,7 @@ fn json_has_the_shape_that_scripts_rely_on() {
     assert_eq!(json_of(&place, &["tenant", "route", "list", "demo"]).as_array().map(Vec::len), Some(1));
     let presets = json_of(&place, &["provider", "presets"]);
     assert!(presets.as_array().unwrap().iter().any(|it| it["preset"] == "vonage"), "{presets}");
-    assert_eq!(json_of(&place, &["user", "unlock", "demo", &id, "jdoe", "--channel", "totp"]), json!({"channels": ["totp"]}));
+    assert_eq!(json_of(&place, &["user", "unlock", "demo", &id, "jdoe", "--channel", "totp"]), json!({"channels": ["totp"], "cleared": 0}));
     assert_eq!(json_of(&place, &["serve", "--check"])["settings"], "ok");
 }
 
@@ -272,6 +272,11 @@ async fn an_administrator_opens_a_locked_factor_under_a_running_server() {
     let (status, body) = caller.ask("jdoe", number).await.unwrap();
     assert_ne!(status, 201, "it is locked: {body}");
     place.command(&["user", "unlock", "demo", &place.client_id, "JDoe", "--channel", "sms"]);
+    let (status, body) = caller.ask("jdoe", number).await.unwrap();
+    assert_ne!(status, 201, "the number is locked as well: {body}");
+    place.command(&["user", "unlock", "demo", &place.client_id, "JDoe", "--channel", "sms", "--address", "+91 82123 45210"]);
+    let nothing = place.command(&["user", "unlock", "demo", &place.client_id, "JDoe"]);
+    assert!(nothing.contains("no wrong code"), "{nothing}");
     let (status, body) = caller.ask("jdoe", number).await.unwrap();
     assert_eq!(status, 201, "{body}");
     let code = sink.code(number).unwrap();
