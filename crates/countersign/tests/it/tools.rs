@@ -29,6 +29,17 @@ pub fn find(test: &str, tool: &str) -> Option<PathBuf> {
     found
 }
 
+/// Where Node finds `packages`, which have no program of their own.
+pub fn node_modules(test: &str, packages: &[&str]) -> Option<PathBuf> {
+    let modules = root().join("target/tools/node_modules");
+    let lacking = packages.iter().find(|it| !modules.join(it).join("package.json").is_file());
+    if let Some(package) = lacking {
+        missing(test, &format!("{package} is not installed (run ./test)"));
+        return None;
+    }
+    Some(modules)
+}
+
 /// The file of a vendor's published interface, which is not part of the repository.
 pub fn spec(test: &str, name: &str) -> Option<PathBuf> {
     let file = root().join("../shared/specs").join(name);

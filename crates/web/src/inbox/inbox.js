@@ -11,17 +11,19 @@ async function refresh() {
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("letters");
   const shown = document.getElementById("letters");
-  const known = ids(shown);
+  const [known, there] = [ids(shown), ids(fresh)];
   const come = Array.from(fresh.querySelectorAll("article")).filter((it) => !known.has(it.id));
-  if (come.length === 0 && ids(fresh).size === known.size) return;
-  // What is there already stays the same element, so that an open letter stays open and the focus where it is.
-  for (const article of fresh.querySelectorAll("article")) {
-    const before = known.has(article.id) && document.getElementById(article.id);
-    if (before) article.replaceWith(before);
+  if (come.length === 0 && there.size === known.size) return;
+  if (known.size > 0 && there.size > 0) {
+    // What is there already is not touched: moved, an open letter would be loaded anew and the focus lost.
+    for (const article of shown.querySelectorAll("article")) {
+      article.classList.remove("new");
+      if (!there.has(article.id)) article.closest("li").remove();
+    }
+    shown.prepend(...come.map((it) => it.closest("li")));
+  } else {
+    shown.replaceWith(fresh);
   }
-  const focused = document.activeElement;
-  shown.replaceWith(fresh);
-  focused?.focus?.();
   for (const article of come) {
     prepare(article);
     article.classList.add("new");
@@ -54,7 +56,7 @@ function prepare(root) {
 function state(following) {
   live.hidden = false;
   live.classList.toggle("lost", !following);
-  live.textContent = following ? "Following" : "Connecting again…";
+  live.textContent = following ? "Live" : "Connecting again…";
 }
 
 // One after the other: two refreshes at once could put an older list over a newer one.
