@@ -104,7 +104,7 @@ fn listen_to_signals(stop: CancellationToken, readiness: Readiness) -> Result<()
 fn not_bound(at: SocketAddr, why: &io::Error) -> No {
     match why.kind() {
         io::ErrorKind::AddrInUse => No::unavailable(format!("port {} of {} is in use by another program", at.port(), at.ip()))
-            .hint("stop that program, or choose another port (0 takes a free one)"),
+            .hint("stop that program, or choose another port with server.listen (`dev`: --listen); 0 takes a free one"),
         io::ErrorKind::PermissionDenied => No::refused(format!("port {} may not be listened on by this user", at.port()))
             .hint("choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"),
         io::ErrorKind::AddrNotAvailable => No::refused(format!("{} is no address of this machine", at.ip())),
