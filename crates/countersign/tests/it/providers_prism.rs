@@ -1,6 +1,7 @@
 //! Our requests, judged by the vendors' own published interfaces: Prism is a mock made from them, and refuses what the
 //! vendor would refuse.
 
+use crate::server::{Caller, Place, Sink};
 use crate::tools::{self, Running};
 use countersign_core::ports::test::{Script, Still};
 use countersign_core::ports::{Receipt, SendError, Sends};
@@ -94,4 +95,23 @@ async fn twilios_published_interface_takes_our_requests_and_no_broken_one() {
         let told = sent(&stranger, &secrets, "523471").await;
         assert_eq!(told, Err(SendError::Refused("credentials refused (status 401)".into())), "{preset}");
     }
+}
+
+/// The whole way: asked for through the API, and taken by the vendor's published interface.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_that_is_asked_for_goes_out_as_the_vendor_publishes() {
+    let Some(prism) = Prism::start("a_code_that_is_asked_for_goes_out_as_the_vendor_publishes", "vonage_sms.yml") else { return };
+    let sink = Sink::start().await;
+    let mut place = Place::new("vendor", &sink.url);
+    place.settings.extend([("VONAGE_KEY", "abcd1234".to_owned()), ("VONAGE_SECRET", "abcdef0123456789".to_owned())]);
+    let url = format!("url=http://127.0.0.1:{}/json", prism.port);
+    let secrets = ["--secret-env", "api_key=VONAGE_KEY", "--secret-env", "api_secret=VONAGE_SECRET"];
+    let preset = ["provider", "add", "demo", "texts", "--preset", "vonage", "--set", "from=Acme", "--set", &url];
+    place.command(&[&preset[..], &secrets].concat());
+    place.command(&["tenant", "route", "add", "demo", "sms", "texts"]);
+    let _server = place.start();
+    let caller = Caller::new(&place).await;
+    let (status, body) = caller.ask("jdoe", "+44 7700 900000").await.expect("an answer");
+    assert_eq!((status, body["message"].as_str()), (201, Some("OTP has been sent to the device ")), "{body}; {}", place.log());
+    assert!(sink.carried.lock().unwrap().is_empty(), "the vendor took it, not the provider of the other tests");
 }

@@ -199,7 +199,8 @@ impl Caller {
         Self { http, base, token }
     }
 
-    async fn post(&self, path: &str, body: Value) -> Answer {
+    /// Posts any body to a path of the API.
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
         let sent = self.http.post(format!("{}/{path}", self.base)).bearer_auth(&self.token).json(&body).send().await.ok()?;
         let status = sent.status().as_u16();
         Some((status, sent.json().await.ok()?))

@@ -1,6 +1,7 @@
 //! Letters through mail servers that others wrote: Postfix delivers them to a mailbox, and they are read there; aiosmtpd
 //! asks for credentials.
 
+use crate::server::{Caller, Place, Sink};
 use crate::tools::{self, Certificates, Folder, Running};
 use countersign_core::ports::test::Script;
 use countersign_core::ports::{SendError, Sends};
@@ -245,4 +246,30 @@ async fn aiosmtpd_takes_a_letter_with_the_right_credentials_and_none_with_others
     assert_eq!(told, Err(SendError::Refused("credentials refused (reply 535 to AUTH)".into())));
     let nobody = provider(&json!({"host": "localhost", "port": port}), Some(&root), None);
     assert_eq!(nobody.send(id, letter("jdoe@example.com")).await, Err(SendError::Refused("reply 530 5.7.0 to MAIL".into())));
+}
+
+/// The whole way: asked for through the API, delivered by Postfix, read out of the mailbox, and accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_is_asked_for_delivered_by_postfix_read_and_accepted() {
+    let Some(postfix) = Postfix::start("a_code_is_asked_for_delivered_by_postfix_read_and_accepted") else { return };
+    let sink = Sink::start().await;
+    let mut place = Place::new("letters", &sink.url);
+    place.settings.push(("COUNTERSIGN_EGRESS_ROOTS", postfix.root.display().to_string()));
+    let settings = json!({"host": "localhost", "port": postfix.port, "tls": "starttls"});
+    fs::write(place.folder.path().join("post.json"), settings.to_string()).expect("a file");
+    place.command(&["provider", "add", "demo", "post", "--kind", "smtp", "--channel", "email", "--file", "post.json"]);
+    place.command(&["tenant", "route", "add", "demo", "email", "post"]);
+    place.command(&["tenant", "set", "demo", "--email-from", "Demo <codes@mfa.acme.example>"]);
+    let _server = place.start();
+    let caller = Caller::new(&place).await;
+    let ask = json!({"userName": "jdoe", "email": "jdoe@example.com", "deviceType": "email"});
+    let (status, body) = caller.post("deviceAuthentications", ask).await.expect("an answer");
+    assert_eq!(status, 201, "{body}; {}", place.log());
+    let letters = postfix.mailbox(1);
+    assert!(letters[0].contains("From: Demo <codes@mfa.acme.example>\n"), "the tenant's own sender: {}", letters[0]);
+    let said = letters[0].lines().find_map(|it| it.strip_prefix("Subject: ")).expect("a subject");
+    let code: String = said.chars().filter(char::is_ascii_digit).collect();
+    let id = body["authId"].as_str().expect("an id");
+    let answer = caller.post(&format!("deviceAuthentications/{id}"), json!({"otp": code, "deviceType": "EMAIL"})).await;
+    assert_eq!(answer.map(|it| it.0), Some(200), "the code {code} of {said}");
 }
