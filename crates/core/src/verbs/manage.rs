@@ -158,6 +158,12 @@ impl Core {
         found.await?.pop().ok_or_else(|| Refusal::Unknown("tenant").into())
     }
 
+    /// Whether the master key opens the keys of a tenant.
+    #[must_use]
+    pub fn opens(&self, tenant: &Tenant) -> bool {
+        TenantKeys::open(tenant.id, &tenant.keys, &self.0.with.master).is_ok()
+    }
+
     /// Makes a client. The secret is told once, here.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use crate::say;
 use crate::serve;
 use crate::tls::Tls;
 use countersign_core::Core;
-use countersign_core::words::refusal::Fault;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
@@ -113,14 +112,7 @@ async fn open_tenants(config: &Config) -> Result<(), No> {
 
 async fn opens_all(core: &Core) -> Result<(), No> {
     let tenants = core.tenants().await?;
-    let mut shut = Vec::new();
-    for tenant in &tenants {
-        match core.standing(tenant.id).await {
-            Ok(_) => {}
-            Err(Fault::Corrupt(_)) => shut.push(tenant.name.as_str()),
-            Err(fault) => return Err(fault.into()),
-        }
-    }
+    let shut: Vec<_> = tenants.iter().filter(|tenant| !core.opens(tenant)).map(|tenant| tenant.name.as_str()).collect();
     if shut.is_empty() {
         return Ok(());
     }
