@@ -158,21 +158,9 @@ impl House {
         Self { core, clock, store, told, with, tenant, scope }
     }
 
-    /// Gives a tenant the providers `first` and `second`, routes over both, and a client, whose scope it returns.
+    /// Gives a tenant providers, and a client, whose scope it returns.
     pub async fn furnish(core: &Core, tenant: &Tenant) -> Scope {
-        let mut legs = Vec::new();
-        for name in ["first", "second"] {
-            let new = NewProvider {
-                name: name.into(),
-                channels: Channel::CARRIED.to_vec(),
-                kind: "told".into(),
-                settings: serde_json::Value::Null,
-                secrets: BTreeMap::new(),
-            };
-            legs.push(core.put_provider(tenant.id, new).await.expect("a new provider").id);
-        }
-        let routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
-        core.change_tenant(tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.expect("routes");
+        give_providers(core, tenant).await;
         Self::client_of(core, tenant, "App").await
     }
 
@@ -262,6 +250,23 @@ impl House {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Gives a tenant the providers `first` and `second`, and routes over both.
+pub async fn give_providers(core: &Core, tenant: &Tenant) {
+    let mut legs = Vec::new();
+    for name in ["first", "second"] {
+        let new = NewProvider {
+            name: name.into(),
+            channels: Channel::CARRIED.to_vec(),
+            kind: "told".into(),
+            settings: serde_json::Value::Null,
+            secrets: BTreeMap::new(),
+        };
+        legs.push(core.put_provider(tenant.id, new).await.expect("a new provider").id);
+    }
+    let routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
+    core.change_tenant(tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.expect("routes");
 }
 
 /// A request for a code by SMS.

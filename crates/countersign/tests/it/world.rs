@@ -3,15 +3,14 @@
 //!
 //! Everything in it is real but time, chance and the providers. [`house`](crate::house) is the smaller one, for the verbs alone.
 
-use crate::house::{Does, NOON, Runtime, Told};
+use crate::house::{Does, NOON, Runtime, Told, give_providers};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use countersign_core::nouns::route::Route;
 use countersign_core::nouns::tenant::{Policy, Tenant};
 use countersign_core::ports::test::{Script, Still};
 use countersign_core::ports::{Chance, Clock, Pending, Tasks};
-use countersign_core::verbs::manage::{NewClient, NewProvider, TenantChange};
+use countersign_core::verbs::manage::{NewClient, TenantChange};
 use countersign_core::words::address::Channel;
 use countersign_core::words::secret::{MasterKey, Secret};
 use countersign_core::words::time::Timestamp;
@@ -20,7 +19,7 @@ use countersign_core::{Core, Neighbours};
 use countersign_providers::pen::Quill;
 use countersign_store::{Options, Sqlite};
 use countersign_web::{BODY_LIMIT, House, Readiness, router};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -230,19 +229,7 @@ impl World {
 
 async fn settle(core: &Core, name: &str, client_id: &str, registration: &str) -> Application {
     let tenant = core.create_tenant(name, "Example", Policy::default()).await.expect("a new tenant");
-    let mut legs = Vec::new();
-    for name in ["first", "second"] {
-        let new = NewProvider {
-            name: name.into(),
-            channels: Channel::CARRIED.to_vec(),
-            kind: "told".into(),
-            settings: serde_json::Value::Null,
-            secrets: BTreeMap::new(),
-        };
-        legs.push(core.put_provider(tenant.id, new).await.expect("a new provider").id);
-    }
-    let routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
-    core.change_tenant(tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.expect("routes");
+    give_providers(core, &tenant).await;
     application(core, tenant, client_id, registration).await
 }
 
