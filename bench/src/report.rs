@@ -31,7 +31,7 @@ pub struct Sample {
     pub of_ceiling: Option<f64>,
 }
 
-/// A budget of DESIGN §9. It is shown beside the figure; nothing fails because of it.
+/// A budget. It is shown beside the figure; nothing fails because of it.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Budget {
     /// Operations per second at least.

@@ -243,7 +243,7 @@ const REQUEST: usize = 4;
 const VERIFY: usize = 5;
 const WRONG: usize = 6;
 
-/// The rows in the order of the constants, with the budgets of DESIGN §9.
+/// The rows in the order of the constants, with their budgets.
 fn budgets(slow: bool, connections: usize) -> Vec<Row> {
     let none = Budget::default();
     let (request, verify) = if slow {

@@ -1,7 +1,7 @@
 //! What is asked in each row: the three calls of the CIAM dialect, and fixed bytes for the rest.
 //!
 //! Every person and every number is used once, so that no limit on sends is ever met; every right code is used once,
-//! because it is accepted once (DESIGN invariant 1).
+//! because it is accepted once (invariant 1).
 
 use crate::driver::Work;
 use crate::message;

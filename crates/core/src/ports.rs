@@ -1,7 +1,7 @@
-//! Ports: what the core asks of its neighbours. It knows no database, no network and no runtime; it knows these.
+//! Ports: what the core asks of its neighbours.
 //!
-//! The store knows one way to write: *read, judge, replace if unchanged*. A [`Judge`] is a pure function from what was
-//! read to a [`Change`]; an engine may run it beside the row, and must run it again when somebody else was faster.
+//! Everything is written in one manner: a [`Judge`] is shown what is there and says what is to change, and the [`Change`] happens if
+//! that is still there. Where and how often an engine asks the judge is its own business.
 
 use crate::nouns::challenge::Challenge;
 use crate::nouns::client::Client;
@@ -221,7 +221,7 @@ pub enum Write {
     Remove(Key, Version),
 }
 
-/// A small list of writes and events for one tenant. It happens whole, or not at all.
+/// What a judge wants to happen: writes and events of one tenant, all of them or none.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     /// The writes, in order.
@@ -406,7 +406,7 @@ pub enum SendError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt(pub Option<String>);
 
-/// We make the code and check it; they carry it.
+/// A carrier of messages: codes are made and checked in this house.
 pub trait Sends: Send + Sync {
     /// Carries one message. `id` is the same on every try of the same message.
     fn send(&self, id: DeliveryId, message: Arc<Message>) -> Pending<'static, Result<Receipt, SendError>>;
@@ -415,7 +415,7 @@ pub trait Sends: Send + Sync {
     fn probe(&self) -> Pending<'static, Result<String, SendError>>;
 }
 
-/// They make the code, carry it and check it.
+/// A service that verifies by itself: its codes are never seen here.
 pub trait Verifies: Send + Sync {
     /// Starts a verification of `to`, and gives the name by which it is checked.
     fn start(&self, id: ChallengeId, to: Address) -> Pending<'static, Result<String, SendError>>;
@@ -435,7 +435,7 @@ pub enum CallStatus {
     Failed,
 }
 
-/// They ring the person; how the call ends is the answer.
+/// A service that calls people and asks them; there is no code.
 pub trait Rings: Send + Sync {
     /// Starts a call to `to`.
     fn ring(&self, id: ChallengeId, to: Address) -> Pending<'static, Result<CallStatus, SendError>>;
@@ -446,11 +446,11 @@ pub trait Rings: Send + Sync {
 
 /// What a provider can do. Nobody ever asks whether it is really one of those.
 pub enum Provider {
-    /// We make the code and check it; they carry it.
+    /// It carries messages.
     Sends(Box<dyn Sends>),
-    /// They make the code, carry it and check it.
+    /// It verifies by itself.
     Verifies(Box<dyn Verifies>),
-    /// They ring the person; how the call ends is the answer.
+    /// It calls people.
     Rings(Box<dyn Rings>),
 }
 

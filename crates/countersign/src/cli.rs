@@ -16,7 +16,7 @@ Exit codes:
 
 Secrets are never arguments, for arguments can be seen by everybody on the machine and stay in shell histories.";
 
-/// A second factor for any application, from one server that you run yourself.
+/// Second-factor authentication for any application, on a server of your own.
 #[derive(Debug, Parser)]
 #[command(name = "countersign", version, after_help = EXIT_CODES)]
 pub struct Cli {

@@ -1,4 +1,4 @@
-//! Countersign: a second factor for any application, from one server that you run yourself.
+//! Countersign: second-factor authentication for any application, on a server of your own.
 //!
 //! This is the binary: settings, the command line, the accept loop, and the introduction of the neighbours to each other
 //! ([`household`]). What is true is decided in `countersign-core`.

@@ -121,7 +121,7 @@ impl Options<'_> {
 /// `text` where the GSM alphabet will do, since everything else costs twice the parts.
 const VONAGE_TYPE: &str = "{{ 'text' if text is gsm7 else 'unicode' }}";
 
-/// It answers 200 whatever happens; each part of a long text is one entry of `messages`, and the first speaks for all.
+/// The verdict is `status` in the first entry of `messages`; each part of a long text has one.
 fn vonage(_: &Options<'_>) -> Value {
     let status = |codes: &[&str]| json!([{"json": {"pointer": "/messages/0/status", "equals": codes}}]);
     json!({
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn infobip_can_refuse_inside_of_200_in_both_generations() {
+    async fn the_verdict_of_infobip_is_read_from_the_answer_in_both_generations() {
         for name in ["infobip", "infobip-v2"] {
             let given = [("host", "x.example.com"), ("from", "Acme")];
             let answer = |group: u32, name: &str| json!({"messages": [{"messageId": "m-1", "status": {"groupId": group, "name": name}}]});

@@ -1,6 +1,6 @@
 //! Where it is kept: the engines behind [`countersign_core::ports::Store`], and the contract that each of them keeps.
 //!
-//! [`Sqlite`] is the embedded engine. [`contract`] names what every engine promises; it is run on each of them.
+//! [`Sqlite`] is the embedded engine. [`memory`] is a model of it for tests. [`contract`] names what every engine promises; it is run on both.
 
 pub mod contract;
 pub mod memory;

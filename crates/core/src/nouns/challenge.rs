@@ -9,7 +9,7 @@ use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU8;
 
-/// One request for proof.
+/// A person was asked for proof; this is how far that has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
     /// Its id.
@@ -118,7 +118,8 @@ pub enum Verdict {
 }
 
 impl Challenge {
-    /// Judges an answer. There is no way to learn the verdict without also holding the challenge that paid for it.
+    /// Judges an answer. The verdict comes together with the challenge as it is afterwards: whoever tells the one has the other to
+    /// keep (invariant 2).
     #[must_use]
     pub fn answer(self, evidence: &Evidence, now: Timestamp) -> (Self, Verdict) {
         let Stage::Open { attempts_left, expires_at, proof } = &self.stage else { return (self, Verdict::Ended) };

@@ -5,7 +5,7 @@ use crate::words::secret::Mac;
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// An application that calls the API. Its secret is kept as a keyed hash only.
+/// An application with credentials of its own, which are kept as keyed hashes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Client {
     /// Its id within the house.

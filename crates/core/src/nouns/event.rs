@@ -1,4 +1,4 @@
-//! Events: what happened, for audit. Never a secret, a code or a whole address (invariant 7).
+//! Events: the audit trail. They name things by their ids, so there is nothing in them to hide (invariant 7).
 
 use crate::words::address::Channel;
 use crate::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, ProviderId, TemplateId, TenantId, UserId};

@@ -1,4 +1,4 @@
-//! Nouns: what there is, and the rules of each as pure functions. A change consumes the old and returns the new.
+//! Nouns: what there is, and the rules of each. A rule takes a noun and gives the noun as it is afterwards; it reads nothing else.
 
 pub mod challenge;
 pub mod client;

@@ -40,7 +40,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Whether `name` may be the name of a tenant, provider or template: 1 to 63 of `a-z 0-9 -`, no hyphen at the ends.
+    /// Whether `name` may be the name of a tenant or provider: 1 to 63 of `a-z 0-9 -`, no hyphen at the ends.
     ///
     /// # Errors
     /// [`Refusal::SettingBad`] with the rule.
@@ -67,7 +67,7 @@ impl Tenant {
     }
 }
 
-/// The rules of a tenant. DESIGN decisions are the defaults; [`Policy::check`] holds the ranges.
+/// The rules of a tenant. `docs/policy.md` is their reference; [`Policy::check`] holds the ranges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {

@@ -7,7 +7,7 @@ use super::deliver::Carried;
 use super::{Core, Judged, Scope};
 use crate::nouns::challenge::{Challenge, Proof, Purpose, Stage};
 use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE, Order};
-use crate::nouns::event::What;
+use crate::nouns::event::{Event, What};
 use crate::nouns::factor::FactorKind;
 use crate::nouns::limit::{Count, Failures, Limit, Lock, Sends};
 use crate::nouns::route;
@@ -116,12 +116,9 @@ impl Core {
             if let Some(refusal) = counts.iter().find_map(|count| refused_by_lock(count, now)) {
                 return Judged::Write(Change::none(), Err(refusal));
             }
-            let change = match take_sends(seen, sends, now, &policy) {
+            let change = match take_sends(seen, sends, now, &policy, &refused) {
                 Ok(change) => change,
-                Err((change, refusal)) => {
-                    let change = if change.writes.is_empty() { change } else { change.tell(refused.clone()) };
-                    return Judged::Write(change, Err(refusal));
-                }
+                Err((note, refusal)) => return Judged::Write(note, Err(refusal)),
             };
             let mut challenge = challenge.clone();
             if let Stage::Open { attempts_left, .. } = &mut challenge.stage {
@@ -281,7 +278,13 @@ pub(crate) fn sends_of(scope: &Scope, order: &Order) -> [Fingerprint; 2] {
 }
 
 /// Takes one send out of both limits. Where one refuses, the change only notes the refusal, if that is new.
-pub(crate) fn take_sends(seen: &mut Seen, limits: [Fingerprint; 2], now: Timestamp, policy: &Policy) -> Result<Change, (Change, Refusal)> {
+pub(crate) fn take_sends(
+    seen: &mut Seen,
+    limits: [Fingerprint; 2],
+    now: Timestamp,
+    policy: &Policy,
+    refused: &Event,
+) -> Result<Change, (Change, Refusal)> {
     let mut change = Change::none();
     for of in limits {
         let (before, read) = match seen.limit(of) {
@@ -292,7 +295,7 @@ pub(crate) fn take_sends(seen: &mut Seen, limits: [Fingerprint; 2], now: Timesta
         let news = before.as_ref() != Some(&after);
         let record = Record::Limit(Limit { of, count: Count::Sends(after) });
         if let Err(until) = taken {
-            let note = if news { Change::none().put(record, read) } else { Change::none() };
+            let note = if news { Change::none().put(record, read).tell(refused.clone()) } else { Change::none() };
             return Err((note, Refusal::SendsExhausted { until }));
         }
         change = change.put(record, read);

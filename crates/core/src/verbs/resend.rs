@@ -37,6 +37,7 @@ impl Core {
         let (delivery, mac, failures) = (prepared.delivery.clone(), prepared.mac, challenge.failures.clone());
         let (sends, policy) = (sends_of(scope, &order), scope.tenant.tenant.policy.clone());
         let resent = self.event(now, What::Resent { challenge: id, delivery: delivery.id });
+        let refused_sends = self.event(now, What::RefusedSends { channel: challenge.channel });
         let judge = move |seen: &mut Seen| {
             let refused = |refusal| Judged::Write(Change::none(), Err(refusal));
             let Some(challenge) = seen.challenge(id) else { return refused(Refusal::ChallengeUnknown) };
@@ -51,7 +52,7 @@ impl Core {
             if let Some(locked) = locks.collect::<Vec<_>>().pop() {
                 return refused(locked);
             }
-            match take_sends(seen, sends, now, &policy) {
+            match take_sends(seen, sends, now, &policy, &refused_sends) {
                 Err((note, refusal)) => Judged::Write(note, Err(refusal)),
                 Ok(change) => {
                     let change = change

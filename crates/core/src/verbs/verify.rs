@@ -1,8 +1,8 @@
 //! Answering a challenge.
 //!
-//! Owns the one path on which a code or a TOTP value is judged; all dialects end here, and so does the first value of a new
-//! authenticator. The judgement is [`Challenge::answer`]: this file lends it the store, the clock and the audit trail. The
-//! attempt, the count of the account and the verdict are one change, so no verdict is told that was not paid for (invariant 2).
+//! Codes, values of an authenticator and the first value of a new one are all judged here, whoever asks. What is right is decided by
+//! [`Challenge::answer`]; around it are the locks, the counts and the record of what happened. Attempt, counts and verdict are one
+//! change, so that nobody hears a verdict that was not paid for (invariant 2).
 
 use super::request::{count_failures, named, refused_by_lock};
 use super::{Core, Judged, Scope};

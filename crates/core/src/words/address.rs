@@ -81,7 +81,7 @@ pub enum LineKind {
 pub struct PhoneNumber(Box<str>);
 
 impl PhoneNumber {
-    /// Takes what people write and keeps E.164: `+91-8212345212` becomes `+918212345212`.
+    /// Understands the usual spellings of a number, so that `+91-8212345212` and `+91 82123 45212` are both `+918212345212`.
     ///
     /// `region` (ISO 3166-1, two letters) is where numbers without a country code belong. A number that is
     /// possible but not assigned is taken: numbering plans grow faster than our copy of them.
@@ -119,7 +119,7 @@ impl PhoneNumber {
         Ok(Self(plan.format_as(PhoneNumberFormat::E164).into_owned().into_boxed_str()))
     }
 
-    /// The whole number in E.164. The only way out: for the carrier and for looking up, never for a log.
+    /// The whole number in E.164. For the carrier and for looking up; never for a log.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -181,7 +181,7 @@ impl EmailAddress {
         Ok(Self(format!("{}@{domain}", address.local_part()).into_boxed_str()))
     }
 
-    /// The whole address. The only way out: for the carrier and for looking up, never for a log.
+    /// The whole address. For the carrier and for looking up; never for a log.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -92,7 +92,7 @@ id!(/// A person, as one realm knows them.
     UserId, "usr_");
 id!(/// Something that a person has or is, and can prove.
     FactorId, "fac_");
-id!(/// One request for proof. Callers know it as `authId`, `mfaToken`, `oob_code` or `callId`.
+id!(/// A challenge: the `authId` of the CIAM dialect.
     ChallengeId, "chl_");
 id!(/// One message on its way. The same id on every try, so that a receiver can tell a repetition.
     DeliveryId, "dlv_");

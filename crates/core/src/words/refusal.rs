@@ -1,5 +1,5 @@
-//! Two kinds of no (invariant 12). A [`Refusal`] is an answer, and every dialect has words for it; a [`Fault`] is
-//! an accident: it is logged once, at the boundary, and told without detail.
+//! Saying no (invariant 12). The caller can do something about a [`Refusal`], and hears it in the words of the dialect. A [`Fault`] is
+//! for the operator: it goes to the log, once, and the caller hears only that something went wrong.
 
 use crate::words::address::{BadEmailAddress, BadLogin, BadPhoneNumber, Channel};
 use crate::words::secret::{BadAnswer, DoesNotOpen};

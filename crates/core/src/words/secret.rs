@@ -27,7 +27,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The only way out, named so that a reader stops.
+    /// The text itself. Whoever writes this word has a reason.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -65,7 +65,7 @@ impl Code {
         Self(digits)
     }
 
-    /// The only way out, named so that a reader stops: it is for writing a message.
+    /// The digits themselves, for the message that carries them.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -209,7 +209,7 @@ impl MasterKey {
         hex::read(text.trim()).map(Self)
     }
 
-    /// The form for the key file. The only way out.
+    /// The form for the key file.
     #[must_use]
     pub fn reveal(&self) -> Secret {
         Secret::new(hex::write(&self.0))

@@ -37,7 +37,7 @@ use sweep::Walks;
 use tokio::sync::oneshot;
 use writer::{Chore, Desk, Job};
 
-/// SQLite before this version can lose what was committed while another connection makes a checkpoint (the WAL-reset bug).
+/// The version from which a second connection may make checkpoints beside the writer, as ours does.
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// The size of a page. Rows have a few hundred bytes; larger pages write more bytes to the log for each of them.
 const PAGE_BYTES: u32 = 4096;
@@ -67,8 +67,8 @@ impl Default for Options {
 /// Why a database was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The linked SQLite can lose data.
-    #[error("SQLite {0} can lose committed changes; version 3.51.3 or later is needed")]
+    /// The linked SQLite is too old for a checkpointer beside the writer.
+    #[error("SQLite {0} is linked; version 3.51.3 or later is needed")]
     OldSqlite(&'static str),
     /// The file cannot be made or reached.
     #[error("{}: {error}", path.display())]

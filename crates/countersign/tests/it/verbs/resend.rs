@@ -1,6 +1,7 @@
 //! Another code for the same challenge.
 
 use crate::house::{House, another, away, refusal};
+use countersign_core::nouns::event::What;
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::refusal::Refusal;
 
@@ -51,6 +52,8 @@ async fn resends_are_counted_with_all_other_sends() {
     }
     house.settle().await;
     assert!(matches!(refusal(house.core.resend(&house.scope, id).await), Refusal::SendsExhausted { .. }));
+    let events = house.core.events(house.tenant.id, 1000).await.unwrap();
+    assert_eq!(events.iter().filter(|it| matches!(it.what, What::RefusedSends { .. })).count(), 1, "and the refusal is on record");
 }
 
 #[tokio::test]
