@@ -10,6 +10,7 @@ mod first_minutes;
 mod house;
 mod operations;
 mod pages;
+mod postgres;
 mod providers_prism;
 mod providers_tls;
 mod race;
