@@ -4,6 +4,8 @@
 
 pub mod contract;
 pub mod memory;
+mod rows;
 mod sqlite;
+mod walks;
 
 pub use sqlite::{OpenError, Options, Sqlite, Stats};

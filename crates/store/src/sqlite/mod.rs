@@ -14,6 +14,8 @@ mod writer;
 
 pub use stats::Stats;
 
+use crate::rows::{Way, unavailable};
+use crate::walks::Walks;
 use checkpointer::Bell;
 use countersign_core::nouns::event::Event;
 use countersign_core::nouns::factor::Factor;
@@ -23,7 +25,7 @@ use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
 use queue::Queue;
 use reader::{Question, Reader};
-use rows::{Trouble, Way, unavailable};
+use rows::Trouble;
 use rusqlite::{Connection, OpenFlags};
 use std::fmt;
 use std::fs::OpenOptions;
@@ -33,7 +35,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use sweep::Walks;
 use tokio::sync::oneshot;
 use writer::{Chore, Desk, Job};
 

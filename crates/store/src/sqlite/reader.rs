@@ -1,7 +1,8 @@
 //! The readers: a few threads, each with a read-only connection of its own. None of them ever waits for the writer.
 
 use super::queue::Queue;
-use super::rows::{Reads, Shelf, Trouble, tenant_at};
+use super::rows::{Reads, Trouble, read_row, tenant_at};
+use crate::rows::{Damaged, Shelf};
 use countersign_core::nouns::event::Event;
 use countersign_core::ports::{Listed, Listing};
 use countersign_core::words::id::{DeliveryId, EventId, TenantId};
@@ -55,7 +56,7 @@ impl Reader<'_> {
     }
 
     fn listed(&mut self, shelf: Shelf, sql: &str, given: impl Params) -> Result<Vec<Listed>, Trouble> {
-        self.each(sql, given, |row| Ok(Listed { tenant: tenant_at(row, 0)?, held: shelf.read_row(row, 1)? }))
+        self.each(sql, given, |row| Ok(Listed { tenant: tenant_at(row, 0)?, held: read_row(shelf, row, 1)? }))
     }
 
     pub(super) fn events(&mut self, tenant: TenantId, before: Option<EventId>, most: u32) -> Result<Vec<Event>, Trouble> {
@@ -64,7 +65,7 @@ impl Reader<'_> {
         let sql = "SELECT body FROM events WHERE tenant = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
         self.each(sql, (tenant.as_bytes(), before, most), |row| {
             let body = row.get_ref(0)?.as_bytes().map_err(|_| Trouble::Damaged("an event has no body".into()))?;
-            serde_json::from_slice(body).map_err(|error| Trouble::unreadable("events", &error))
+            serde_json::from_slice(body).map_err(|error| Damaged::unreadable("events", &error).into())
         })
     }
 

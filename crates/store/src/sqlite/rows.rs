@@ -1,103 +1,20 @@
-//! Nouns as rows, and rows as nouns.
+//! Rows in SQLite.
 //!
-//! Owns the names of tables and columns, and all SQL that reads or writes one row. Everything here is prepared once per
+//! Owns all SQL that reads or writes one row; tables, columns and bodies are those of [`crate::rows`]. Everything here is prepared once per
 //! connection: looking a statement up by its text would cost as much as running it.
 
+use crate::rows::{Column, Damaged, Shelf, Spot, Way, column, unavailable, write_body};
 use countersign_core::nouns::event::Event;
-use countersign_core::nouns::user::Realm;
-use countersign_core::ports::{Held, Key, Record, Version};
+use countersign_core::ports::{Held, Record, Version};
 use countersign_core::words::id::{EventId, TenantId};
 use countersign_core::words::refusal::Fault;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Row, Statement, ToSql};
-use std::time::Duration;
 
-/// When trying again may help, after the database or its disk said no.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-/// The tables of nouns that have a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shelf {
-    Tenants,
-    Clients,
-    Users,
-    Factors,
-    Challenges,
-    Deliveries,
-    Limits,
-    Providers,
-    Templates,
-}
-
-impl Shelf {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Tenants,
-        Self::Clients,
-        Self::Users,
-        Self::Factors,
-        Self::Challenges,
-        Self::Deliveries,
-        Self::Limits,
-        Self::Providers,
-        Self::Templates,
-    ];
-
-    pub(super) const fn table(self) -> &'static str {
-        match self {
-            Self::Tenants => "tenants",
-            Self::Clients => "clients",
-            Self::Users => "users",
-            Self::Factors => "factors",
-            Self::Challenges => "challenges",
-            Self::Deliveries => "deliveries",
-            Self::Limits => "limits",
-            Self::Providers => "providers",
-            Self::Templates => "templates",
-        }
-    }
-
-    /// The column between `version` and `body`, and whether a replacement may change it.
-    const fn column(self) -> Option<(&'static str, bool)> {
-        match self {
-            Self::Tenants | Self::Providers => Some(("name", true)),
-            Self::Clients => Some(("client_id", true)),
-            Self::Users => Some(("named", true)),
-            // A factor never changes hands, and writing the column would touch its index.
-            Self::Factors => Some(("owner", false)),
-            Self::Challenges => None,
-            Self::Deliveries => Some(("due_at", true)),
-            Self::Limits => Some(("over_at", true)),
-            Self::Templates => Some(("called", true)),
-        }
-    }
-
-    fn read(self, version: Version, body: &[u8]) -> Result<Held<Record>, Trouble> {
-        let noun = match self {
-            Self::Tenants => serde_json::from_slice(body).map(Record::Tenant),
-            Self::Clients => serde_json::from_slice(body).map(Record::Client),
-            Self::Users => serde_json::from_slice(body).map(Record::User),
-            Self::Factors => serde_json::from_slice(body).map(Record::Factor),
-            Self::Challenges => serde_json::from_slice(body).map(Record::Challenge),
-            Self::Deliveries => serde_json::from_slice(body).map(Record::Delivery),
-            Self::Limits => serde_json::from_slice(body).map(Record::Limit),
-            Self::Providers => serde_json::from_slice(body).map(Record::Provider),
-            Self::Templates => serde_json::from_slice(body).map(Record::Template),
-        };
-        Ok(Held { noun: noun.map_err(|error| Trouble::unreadable(self.table(), &error))?, version })
-    }
-
-    /// The noun of a row in which `version, body` begin at `first`.
-    pub(super) fn read_row(self, row: &Row<'_>, first: usize) -> Result<Held<Record>, Trouble> {
-        let body = row.get_ref(first + 1)?.as_bytes().map_err(|_| Trouble::Damaged(format!("a row of {} has no body", self.table())))?;
-        self.read(row.get(first)?, body)
-    }
-}
-
-/// Where a row is, within its tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spot {
-    pub(super) shelf: Shelf,
-    pub(super) id: [u8; 16],
+/// The noun of a row in which `version, body` begin at `first`.
+pub(super) fn read_row(shelf: Shelf, row: &Row<'_>, first: usize) -> Result<Held<Record>, Trouble> {
+    let body = row.get_ref(first + 1)?.as_bytes().map_err(|_| Trouble::Damaged(format!("a row of {} has no body", shelf.table())))?;
+    Ok(shelf.read(row.get(first)?, body)?)
 }
 
 /// A row as a judge was shown it.
@@ -109,87 +26,14 @@ pub(super) struct Shown {
     pub(super) version: Version,
 }
 
-/// How a key finds its rows.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Way {
-    /// By the primary key.
-    Spot(Spot),
-    /// A person by name.
-    Named([u8; 16]),
-    /// The factors of a person.
-    Of([u8; 16]),
-}
-
-impl Way {
-    pub(super) fn of(tenant: TenantId, key: Key) -> Self {
-        let spot = |shelf, id: &[u8; 16]| Self::Spot(Spot { shelf, id: *id });
-        match key {
-            Key::Tenant => spot(Shelf::Tenants, tenant.as_bytes()),
-            Key::Client(id) => spot(Shelf::Clients, id.as_bytes()),
-            Key::User(id) => spot(Shelf::Users, id.as_bytes()),
-            Key::UserNamed(named) => Self::Named(*named.as_bytes()),
-            Key::Factor(id) => spot(Shelf::Factors, id.as_bytes()),
-            Key::FactorsOf(user) => Self::Of(*user.as_bytes()),
-            Key::Challenge(id) => spot(Shelf::Challenges, id.as_bytes()),
-            Key::Delivery(id) => spot(Shelf::Deliveries, id.as_bytes()),
-            Key::Limit(of) => spot(Shelf::Limits, of.as_bytes()),
-            Key::Provider(id) => spot(Shelf::Providers, id.as_bytes()),
-            Key::Template(id) => spot(Shelf::Templates, id.as_bytes()),
-        }
-    }
-}
-
-/// Where a record is kept.
-pub(super) fn spot(tenant: TenantId, record: &Record) -> Spot {
-    let (shelf, id) = match record {
-        Record::Tenant(_) => (Shelf::Tenants, *tenant.as_bytes()),
-        Record::Client(it) => (Shelf::Clients, *it.id.as_bytes()),
-        Record::User(it) => (Shelf::Users, *it.id.as_bytes()),
-        Record::Factor(it) => (Shelf::Factors, *it.id.as_bytes()),
-        Record::Challenge(it) => (Shelf::Challenges, *it.id.as_bytes()),
-        Record::Delivery(it) => (Shelf::Deliveries, *it.id.as_bytes()),
-        Record::Limit(it) => (Shelf::Limits, *it.of.as_bytes()),
-        Record::Provider(it) => (Shelf::Providers, *it.id.as_bytes()),
-        Record::Template(it) => (Shelf::Templates, *it.id.as_bytes()),
-    };
-    Spot { shelf, id }
-}
-
 /// Binds the column by which a record is looked up, where its table has one.
 fn bind_column(statement: &mut Statement<'_>, index: usize, record: &Record) -> rusqlite::Result<()> {
-    match record {
-        Record::Tenant(it) => statement.raw_bind_parameter(index, it.name.as_str()),
-        Record::Client(it) => statement.raw_bind_parameter(index, it.client_id.as_str()),
-        Record::User(it) => statement.raw_bind_parameter(index, it.named.as_bytes()),
-        Record::Factor(it) => statement.raw_bind_parameter(index, it.user.as_bytes()),
-        Record::Challenge(_) => Ok(()),
-        Record::Delivery(it) => statement.raw_bind_parameter(index, it.due_at().map(|at| at.as_millis())),
-        Record::Limit(it) => statement.raw_bind_parameter(index, it.over_at().map(|at| at.as_millis())),
-        Record::Provider(it) => statement.raw_bind_parameter(index, it.name.as_str()),
-        Record::Template(it) => {
-            let realm = match it.realm {
-                Realm::Tenant => String::new(),
-                Realm::Client(id) => id.to_string(),
-            };
-            statement.raw_bind_parameter(index, format!("{realm}/{}/{}", it.channel, it.name.to_ascii_lowercase()))
-        }
+    match column(record) {
+        Column::None => Ok(()),
+        Column::Text(text) => statement.raw_bind_parameter(index, text),
+        Column::Id(id) => statement.raw_bind_parameter(index, id),
+        Column::Millis(millis) => statement.raw_bind_parameter(index, millis),
     }
-}
-
-fn write_body(record: &Record, into: &mut Vec<u8>) -> Result<(), Trouble> {
-    into.clear();
-    match record {
-        Record::Tenant(it) => serde_json::to_writer(into, it),
-        Record::Client(it) => serde_json::to_writer(into, it),
-        Record::User(it) => serde_json::to_writer(into, it),
-        Record::Factor(it) => serde_json::to_writer(into, it),
-        Record::Challenge(it) => serde_json::to_writer(into, it),
-        Record::Delivery(it) => serde_json::to_writer(into, it),
-        Record::Limit(it) => serde_json::to_writer(into, it),
-        Record::Provider(it) => serde_json::to_writer(into, it),
-        Record::Template(it) => serde_json::to_writer(into, it),
-    }
-    .map_err(|_| Trouble::Damaged("a record cannot be written as JSON".into()))
 }
 
 /// Text that is known to be UTF-8, bound without looking at it again.
@@ -235,7 +79,7 @@ impl<'c> Reads<'c> {
                 Way::Spot(spot) => spot,
                 Way::Named(_) | Way::Of(_) => Spot { shelf, id: row.get(3)? },
             };
-            let held = shelf.read_row(row, 1)?;
+            let held = read_row(shelf, row, 1)?;
             found(Shown { spot, row: row.get(0)?, version: held.version });
             all.push(held);
         }
@@ -306,8 +150,9 @@ impl<'c> Writes<'c> {
 
     /// Puts `record` in; says whether its key and unique names were free.
     pub(super) fn insert(&mut self, tenant: TenantId, record: &Record) -> Result<bool, Trouble> {
+        self.body.clear();
         write_body(record, &mut self.body)?;
-        let Spot { shelf, id } = spot(tenant, record);
+        let Spot { shelf, id } = Spot::of(tenant, record);
         let statement = &mut self.insert[shelf as usize];
         statement.raw_bind_parameter(1, tenant.as_bytes())?;
         statement.raw_bind_parameter(2, id)?;
@@ -318,6 +163,7 @@ impl<'c> Writes<'c> {
 
     /// Puts `record` in the place of the version that was shown; says whether its new unique names were free.
     pub(super) fn replace(&mut self, shown: Shown, record: &Record) -> Result<bool, Trouble> {
+        self.body.clear();
         write_body(record, &mut self.body)?;
         let statement = &mut self.replace[shown.spot.shelf as usize];
         statement.raw_bind_parameter(1, shown.row)?;
@@ -392,11 +238,6 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    pub(super) fn unreadable(table: &str, error: &serde_json::Error) -> Self {
-        // The error's own text quotes what it stumbled over, which may be anything that is kept (invariant 7).
-        Self::Damaged(format!("a row of {table} ({:?} error at column {})", error.classify(), error.column()))
-    }
-
     /// Whether the disk or the file failed, so that the connection may no longer be trusted.
     pub(super) fn is_of_the_disk(&self) -> bool {
         let Self::Sqlite(error) = self else { return false };
@@ -417,6 +258,12 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
+impl From<Damaged> for Trouble {
+    fn from(Damaged(what): Damaged) -> Self {
+        Self::Damaged(what)
+    }
+}
+
 impl From<&Trouble> for Fault {
     fn from(trouble: &Trouble) -> Self {
         match trouble {
@@ -429,11 +276,6 @@ impl From<&Trouble> for Fault {
             },
         }
     }
-}
-
-/// The database or its disk is away.
-pub(super) fn unavailable(what: impl Into<String>) -> Fault {
-    Fault::Unavailable { what: what.into(), retry_after: AFTER_FAILURE }
 }
 
 /// A tenant's id as a row has it.

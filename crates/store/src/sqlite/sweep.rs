@@ -7,8 +7,6 @@ use super::rows::Trouble;
 use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, TenantId};
 use countersign_core::words::time::Timestamp;
 use rusqlite::{Connection, Statement};
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 /// Rows that one step removes: about a millisecond of the writer.
 pub(super) const STEP: usize = 500;
@@ -40,24 +38,6 @@ pub(super) struct Found {
     pub(super) more: bool,
     /// Where the next step goes on among the limits; nowhere when all were looked at.
     pub(super) limits_after: Option<[u8; 16]>,
-}
-
-/// Where each tenant's round through its limits has come to. Limits have no order of age, so they are walked by key.
-#[derive(Debug, Default)]
-pub(super) struct Walks(Mutex<HashMap<TenantId, [u8; 16]>>);
-
-impl Walks {
-    pub(super) fn at(&self, tenant: TenantId) -> Option<[u8; 16]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).copied()
-    }
-
-    pub(super) fn go_on(&self, tenant: TenantId, after: Option<[u8; 16]>) {
-        let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match after {
-            Some(id) => walks.insert(tenant, id),
-            None => walks.remove(&tenant),
-        };
-    }
 }
 
 /// Looks for at most [`STEP`] rows of `tenant` that may go.

@@ -18,9 +18,10 @@
 
 use super::checkpointer;
 use super::queue::Queue;
-use super::rows::{Reads, Shown, Spot, Trouble, Way, Writes, spot, unavailable};
+use super::rows::{Reads, Shown, Trouble, Writes};
 use super::stats::Counters;
 use super::sweep::{self, Removals};
+use crate::rows::{Spot, Way, unavailable};
 use countersign_core::ports::{Change, Judge, Key, Outcome, Seen, Step, Write};
 use countersign_core::words::id::TenantId;
 use countersign_core::words::refusal::Fault;
@@ -436,7 +437,7 @@ impl<'c> Writer<'c> {
         let mut spots = Vec::with_capacity(change.writes.len());
         for write in &change.writes {
             spots.push(match write {
-                Write::Insert(record) | Write::Replace(record, _) => spot(tenant, record),
+                Write::Insert(record) | Write::Replace(record, _) => Spot::of(tenant, record),
                 Write::Remove(key, _) => match Way::of(tenant, *key) {
                     Way::Spot(spot) => spot,
                     Way::Named(_) | Way::Of(_) => return Ok(Applied::Senseless("a change removes by something else than an id")),
