@@ -5,6 +5,7 @@
 
 use crate::tools::{self, Folder, until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ impl Programs {
         folders.sort_by_key(|it| std::cmp::Reverse(version(it)));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let all = folders.into_iter().map(|it| it.join("bin")).chain(std::env::split_paths(&path));
-        let Some(folder) = all.into_iter().find(|it| ["postgres", "initdb", "pg_basebackup"].iter().all(|name| it.join(name).is_file())) else {
+        let Some(folder) = all.into_iter().find(|it| ["postgres", "initdb", "pg_basebackup"].iter().all(|name| it.join(name).is_file()))
+        else {
             tools::missing(test, "PostgreSQL is not installed (run ./test)");
             return None;
         };
@@ -250,6 +252,12 @@ impl Instance {
         if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
     }
 
+    /// The deliveries in a database of Countersign.
+    pub fn rows_of_deliveries(&self, database: &str) -> Vec<Value> {
+        let rows = self.sql(database, "SELECT body FROM deliveries");
+        rows.lines().map(|it| serde_json::from_str(it).expect("JSON")).collect()
+    }
+
     /// The postmaster and all its children.
     fn processes(&self) -> Vec<Pid> {
         let Some(postmaster) = self.process.as_ref().map(Child::id) else { return Vec::new() };
@@ -333,6 +341,11 @@ impl Database {
     /// Runs SQL in it as the administrator.
     pub fn sql(&self, sql: &str) -> String {
         self.cluster.sql(&self.name, sql)
+    }
+
+    /// The deliveries in it.
+    pub fn rows_of_deliveries(&self) -> Vec<Value> {
+        self.cluster.rows_of_deliveries(&self.name)
     }
 }
 

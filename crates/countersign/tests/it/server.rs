@@ -193,7 +193,9 @@ impl Place {
     pub fn becomes_ready(&self, node: usize, within: Duration) {
         let began = Instant::now();
         let ready = until(within, || (self.probe(node, "/readyz").status() == Some(200)).then_some(()));
-        let why = || format!("node {node} is not ready after {:?}: {}\n{}", began.elapsed(), self.probe(node, "/readyz").text(), self.log_of(node));
+        let why = || {
+            format!("node {node} is not ready after {:?}: {}\n{}", began.elapsed(), self.probe(node, "/readyz").text(), self.log_of(node))
+        };
         assert!(ready.is_some(), "{}", why());
     }
 
