@@ -9,6 +9,7 @@ mod crash;
 mod doors;
 mod first_minutes;
 mod house;
+mod nodes;
 mod operations;
 mod pages;
 mod postgres;

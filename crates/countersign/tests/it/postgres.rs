@@ -252,6 +252,11 @@ impl Instance {
         if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
     }
 
+    /// How a pooler in front of it knows who may come in.
+    pub fn for_pooler(&self) -> String {
+        format!("\"{ROLE}\" \"{PASSWORD}\"\n")
+    }
+
     /// The deliveries in a database of Countersign.
     pub fn rows_of_deliveries(&self, database: &str) -> Vec<Value> {
         let rows = self.sql(database, "SELECT body FROM deliveries");

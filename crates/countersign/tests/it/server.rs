@@ -115,6 +115,11 @@ impl Place {
         // All are held at once, so that they differ.
         let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let nodes: Vec<_> = held.iter().map(|it| it.local_addr().expect("an address")).collect();
+        let mut settings = settings;
+        if nodes.len() > 1 {
+            // Tokens name it, so it has to be the same everywhere; alone, a node takes the address at which it listens.
+            settings.push(("COUNTERSIGN_SERVER_PUBLIC_URL", "https://mfa.example.com".into()));
+        }
         let mut place = Self { folder, address: nodes[0], nodes, client_id: String::new(), client_secret: String::new(), settings };
         let settings = json!({
             "method": "POST",
