@@ -6,6 +6,7 @@ mod book;
 mod canaries;
 mod commands;
 mod crash;
+mod disk;
 mod doors;
 mod first_minutes;
 mod house;

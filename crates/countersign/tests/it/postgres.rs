@@ -219,7 +219,8 @@ impl Instance {
         fs::read_to_string(self._folder.0.join("log")).unwrap_or_default()
     }
 
-    fn create_role(&self) {
+    /// Makes the role that Countersign has in it.
+    pub fn create_role(&self) {
         self.sql("postgres", &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
     }
 
