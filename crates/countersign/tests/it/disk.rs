@@ -153,7 +153,8 @@ async fn invariant_4_a_database_whose_flush_fails_loses_nothing_that_was_told() 
 /// A disk of a few megabytes.
 struct SmallDisk {
     mounted: PathBuf,
-    folder: Folder,
+    // Dropped after it is taken from its place.
+    _folder: Folder,
 }
 
 impl SmallDisk {
@@ -170,7 +171,7 @@ impl SmallDisk {
             tools::missing(test, "a disk cannot be mounted here (root can, on most machines)");
             return None;
         }
-        Some(Self { mounted, folder })
+        Some(Self { mounted, _folder: folder })
     }
 
     fn filler(&self) -> PathBuf {

@@ -5,7 +5,7 @@
 use crate::house::another;
 use crate::postgres::{Database, daemon, give};
 use crate::server::{Caller, Place, Sink};
-use crate::tools::{self, Folder, find, free_port, listens};
+use crate::tools::{Folder, find, free_port, listens};
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -249,8 +249,7 @@ async fn when_a_node_is_killed_no_call_fails_but_those_that_it_was_answering() {
     let Some(balancer) = haproxy(test, &place) else { return };
     until_both_are_used(balancer.address, &place).await;
     let caller = Caller::at(&place, balancer.address).await;
-    // When each call began and ended, and whether it was answered well.
-    let calls: Arc<Mutex<Vec<(Instant, Instant, Result<(), String>)>>> = Arc::default();
+    let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
     let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let callers: Vec<_> = (0..8)
         .map(|me| {
@@ -288,6 +287,9 @@ async fn when_a_node_is_killed_no_call_fails_but_those_that_it_was_answering() {
     assert!(calls.len() > 100, "only {} pairs of calls", calls.len());
     println!("proof: node_killed program=haproxy pairs_of_calls={} failed_in_flight={} failed_otherwise=0", calls.len(), failed.len());
 }
+
+/// When a pair of calls began and ended, and what went wrong, if anything did.
+type Call = (Instant, Instant, Result<(), String>);
 
 /// A code is asked for and answered; what went wrong, if anything did.
 async fn asks_and_answers(caller: &Caller, sink: &Sink, login: &str, number: &str) -> Result<(), String> {
@@ -354,4 +356,31 @@ server_reset_query_always = 0
     );
     folder.write("pgbouncer.ini", &settings);
     Some((Between::start(&program, folder, port, &["pgbouncer.ini"]), crate::postgres::url(&[port], &database.name)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_behind_a_pooler_in_transaction_mode_serve_the_ciam_examples() {
+    let test = "nodes::pgbouncer";
+    let (Some(database), Some(oathtool)) = (Database::new(test), find(test, "oathtool")) else { return };
+    let Some((_pooler, url)) = pgbouncer(test, &database) else { return };
+    let sink = Sink::start().await;
+    let place = place_with_mail("pgbouncer", &sink, 2, &url);
+    let _nodes = place.start_all();
+    for (count, node) in place.nodes.iter().enumerate() {
+        let mut app = Application::new(*node);
+        app.log_in(&place).await;
+        ciam_examples(&app, &sink, &oathtool, &format!("jdoe-{count}"), count).await;
+    }
+    // Many at once: statements of different nodes share the few sessions of the database.
+    let nodes = Caller::new(&place).await.everywhere(&place);
+    let calls: Vec<_> = (0..200)
+        .map(|count| {
+            let (node, number) = (nodes[count % 2].clone(), format!("+9183{count:07}0"));
+            tokio::spawn(async move { node.ask(&number, &number).await.expect("an answer").0 })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.expect("no panic"), 201);
+    }
+    println!("proof: pooler program=pgbouncer mode=transaction nodes=2 failed=0");
 }
