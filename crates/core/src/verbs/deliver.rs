@@ -11,7 +11,7 @@ use super::{Core, Judged};
 use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE};
 use crate::nouns::event::What;
 use crate::nouns::route;
-use crate::ports::{Change, Key, Outcome, Pending, Provider, Receipt, Record, Seen, SendError, Sends, Step};
+use crate::ports::{Change, Key, Pending, Provider, Receipt, Record, Seen, SendError, Sends, Step};
 use crate::words::id::{DeliveryId, ProviderId, TenantId};
 use crate::words::refusal::Fault;
 use crate::words::time::Timestamp;
@@ -33,6 +33,11 @@ const _: () = assert!(ATTEMPT.as_secs() + MARGIN.as_secs() < LEASE.as_secs());
 
 /// How long a delivery that cannot be read is left alone before it is looked at again.
 const ASIDE: Duration = Duration::from_secs(300);
+
+/// How long a note rests that a store which is away could not keep, and how often it is tried again: for ten minutes. Only the
+/// node that carried a message knows how it ended, so the message would be sent once more.
+const NOTE_RESTS: Duration = Duration::from_millis(200);
+const NOTE_TRIES: usize = 3_000;
 
 /// Deliveries that the loop carries at a time on one node.
 const AT_A_TIME: usize = 256;
@@ -209,6 +214,7 @@ impl Core {
                 vec![Key::Delivery(id), Key::Challenge(challenge)]
             }
         };
+        // Judging twice does no harm: what is sent or failed already stays as it is.
         let judge = move |seen: &mut Seen| {
             let Some(held) = seen.delivery(id) else { return Change::none() };
             let DeliveryStage::Queued { attempt: begun, .. } = &held.noun.stage else { return Change::none() };
@@ -233,14 +239,31 @@ impl Core {
             };
             change.tell(event.clone())
         };
-        let noting = self.store().decide(tenant, first, Box::new(move |seen| Step::Write(judge(seen))));
+        let core = self.clone();
+        let decide = move || {
+            let judge = judge.clone();
+            core.store().decide(tenant, first.clone(), Box::new(move |seen| Step::Write(judge(seen))))
+        };
+        let first = decide();
+        let core = self.clone();
         Box::pin(async move {
-            match noting.await {
-                Ok(Outcome::Done | Outcome::Taken) => {}
-                Err(fault) => tracing::error!(
+            let aside = || core.0.set_aside.lock().expect("nobody panics while holding it");
+            let mut noted = first.await;
+            for _ in 0..NOTE_TRIES {
+                if !matches!(noted, Err(Fault::Unavailable { .. } | Fault::Contended)) {
+                    break;
+                }
+                // Its lease may end meanwhile, and this node must not send what it has sent.
+                aside().put(id, core.now() + ASIDE);
+                core.0.with.tasks.pause(NOTE_RESTS).await;
+                noted = decide().await;
+            }
+            aside().take_back(id);
+            if let Err(fault) = noted {
+                tracing::error!(
                     tenant.id = %tenant, delivery.id = %id,
                     "How delivery {id} ended could not be noted, so it may be sent once more: {fault}"
-                ),
+                );
             }
         })
     }
@@ -249,7 +272,7 @@ impl Core {
 /// Why a delivery that is due is not sent after all.
 const UNWANTED: &str = "the code was used, replaced or over before it could be sent";
 
-/// Deliveries that cannot be read, and until when they are left alone.
+/// Deliveries that cannot be read, or whose end is not noted yet, and until when they are left alone.
 #[derive(Default)]
 pub(crate) struct SetAside(BTreeMap<DeliveryId, Timestamp>);
 
@@ -262,6 +285,10 @@ impl SetAside {
             self.0.pop_first();
         }
         self.0.insert(id, until);
+    }
+
+    fn take_back(&mut self, id: DeliveryId) {
+        self.0.remove(&id);
     }
 
     fn still(&mut self, now: Timestamp) -> BTreeSet<DeliveryId> {
