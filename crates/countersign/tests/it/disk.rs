@@ -160,6 +160,10 @@ struct SmallDisk {
 impl SmallDisk {
     /// Makes one. Only root can.
     fn new(test: &str, megabytes: u64) -> Option<Self> {
+        for left in tools::folders_of_the_dead("disk") {
+            unmount(&left.join("mounted"));
+            let _ = fs::remove_dir_all(left);
+        }
         let folder = Folder::new("disk");
         let (image, mounted) = (folder.0.join("image"), folder.0.join("mounted"));
         fs::create_dir(&mounted).expect("a folder");
@@ -196,8 +200,12 @@ impl Trouble for SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.mounted).status();
+        unmount(&self.mounted);
     }
+}
+
+fn unmount(disk: &Path) {
+    let _ = Command::new("umount").arg("--lazy").arg(disk).stderr(Stdio::null()).status();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -109,17 +109,6 @@ pub fn give(path: &Path) {
     }
 }
 
-/// Removes what test processes left behind that could not clean up: the shared cluster lives as long as the process.
-fn clear_what_the_dead_left() {
-    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|it| it.strip_prefix("countersign-postgres-")).and_then(|it| it.split('-').next());
-        if owner.is_some_and(|it| !Path::new("/proc").join(it).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 /// One PostgreSQL server with its data.
 pub struct Instance {
     programs: Programs,
@@ -331,7 +320,8 @@ impl Database {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let programs = Programs::find(test)?;
         let cluster = SHARED.get_or_init(|| {
-            clear_what_the_dead_left();
+            // It lives as long as the process, so nobody removes its folder but the next process.
+            tools::folders_of_the_dead("postgres").iter().for_each(|it| drop(fs::remove_dir_all(it)));
             Some(Instance::start_new(&programs))
         });
         let name = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
