@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 typedef int flush_fn(int);
@@ -18,7 +19,8 @@ static const char *broken;
 __attribute__((constructor)) static void begin(void) {
     real_fsync = (flush_fn *)dlsym(RTLD_NEXT, "fsync");
     real_fdatasync = (flush_fn *)dlsym(RTLD_NEXT, "fdatasync");
-    broken = getenv("FAILING_FLUSH");
+    // Copied: PostgreSQL writes the titles of its processes over its first environment.
+    broken = getenv("FAILING_FLUSH") ? strdup(getenv("FAILING_FLUSH")) : NULL;
 }
 
 static int flush(flush_fn *real, int file) {
