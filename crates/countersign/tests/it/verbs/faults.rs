@@ -23,6 +23,8 @@ struct BadDisk {
     is_slow: AtomicBool,
     /// Nothing that begins with a look at a delivery is flushed any more.
     forgets_notes: AtomicBool,
+    /// The same is turned away.
+    refuses_notes: AtomicBool,
 }
 
 impl Store for BadDisk {
@@ -41,6 +43,9 @@ impl Store for BadDisk {
     fn decide(&self, tenant: TenantId, first: Vec<Key>, judge: Judge) -> Pending<'static, Result<Outcome, Fault>> {
         if self.forgets_notes.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
             return Box::pin(std::future::pending());
+        }
+        if self.refuses_notes.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
+            return Box::pin(async { Err(Fault::Unavailable { what: "away".into(), retry_after: Duration::from_secs(1) }) });
         }
         let (clock, is_slow) = (self.clock.clone(), self.is_slow.swap(false, Ordering::SeqCst));
         let done = self.keeps.decide(tenant, first, judge);
@@ -64,8 +69,9 @@ impl Store for BadDisk {
 
 async fn on_a_bad_disk() -> (Arc<House>, Arc<BadDisk>) {
     let clock = Arc::new(Still::at(NOON));
-    let (is_slow, forgets_notes) = (AtomicBool::new(false), AtomicBool::new(false));
-    let disk = Arc::new(BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow, forgets_notes });
+    let off = || AtomicBool::new(false);
+    let disk = BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow: off(), forgets_notes: off(), refuses_notes: off() };
+    let disk = Arc::new(disk);
     (Arc::new(House::with(disk.clone(), clock).await), disk)
 }
 
@@ -144,4 +150,22 @@ async fn invariant_4_it_could_not_be_sent_is_told_when_that_is_durable() {
     disk.forgets_notes.store(true, Ordering::SeqCst);
     let told = tokio::time::timeout(Duration::from_millis(200), house.ask("jdoe", "+918212345212")).await;
     assert!(told.is_err(), "nothing is told before it is kept: {told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_what_a_provider_took_while_the_store_was_away_is_noted_later_and_not_sent_again() {
+    let (house, disk) = on_a_bad_disk().await;
+    house.provider("first", Does::Takes);
+    disk.refuses_notes.store(true, Ordering::SeqCst);
+    assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Taken);
+    // Longer than the lease.
+    house.pass(25);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(house.core.deliver_due().await.unwrap(), 0, "who sent it leaves it alone");
+    disk.refuses_notes.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(house.node(false).deliver_due().await.unwrap(), 0, "and so does everybody else, once it is noted");
+    house.pass(600);
+    assert_eq!(house.core.deliver_due().await.unwrap(), 0);
+    assert_eq!(house.carried().len(), 1);
 }
