@@ -82,6 +82,37 @@ async fn invariants_1_2_4_5_nothing_that_was_told_is_lost_when_the_primary_is_ki
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invariant_4_while_the_standby_is_gone_nothing_is_told_that_only_the_primary_knows() {
+    let Some(mut pair) = Pair::start("failover::standby") else { return };
+    let sink = Arc::new(Sink::start().await);
+    let place = Place::on("standby", &sink.url, 2, &pair.url());
+    let _running = place.start_all();
+    let book = Arc::new(Book::default());
+    let nodes = Caller::new(&place).await.everywhere(&place);
+    let load = Load::start(&nodes, &sink, &book);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The primary takes writes and confirms none. What callers were told by now is on the standby, whose files are gone next: a
+    // promotion is not possible any more, and the book is kept by the primary alone.
+    pair.kill_standby();
+    callers_are_refused(&book, &place);
+    let told = book.acknowledged();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(book.acknowledged(), told, "somebody was told what is not on the standby");
+    the_nodes_say_that_they_cannot_serve(&place);
+    pair.rebuild();
+    everything_works_again(&book, &place);
+    load.stop().await;
+    // Now it counts what the standby has.
+    pair.kill_primary();
+    pair.promote();
+    (0..2).for_each(|node| place.becomes_ready(node, READY_WITHIN));
+    book.reckon(&nodes, &sink).await;
+    let sum = book.close(&nodes, &sink, || pair.primary().rows_of_deliveries("countersign")).await;
+    assert_eq!(sum.doubled, 0, "no node died, so no message goes out twice");
+    println!("proof: standby_gone engine=postgresql nodes=2 {sum}");
+}
+
 /// Puts load on two nodes, has `trouble` go on for [`OUTAGE`], and reckons.
 async fn an_outage(name: &str, begin: impl FnOnce(&mut Instance), end: impl FnOnce(&mut Instance)) {
     let test = format!("failover::{name}");

@@ -392,6 +392,11 @@ impl Pair {
         self.members[self.primary].kill();
     }
 
+    /// Kills the standby. Until [`rebuild`](Self::rebuild) no commit on the primary is confirmed.
+    pub fn kill_standby(&mut self) {
+        self.members[1 - self.primary].kill();
+    }
+
     /// Makes the standby the primary. It waits for nobody until [`rebuild`](Self::rebuild) has given it a standby.
     pub fn promote(&mut self) {
         assert_eq!(self.standby().sql("postgres", "SELECT pg_promote(true, 60)"), "t", "{}", self.standby().log());
