@@ -14,7 +14,7 @@ use crate::nouns::template::Template;
 use crate::nouns::tenant::Tenant;
 use crate::nouns::user::User;
 use crate::words::address::{Address, Fingerprint};
-use crate::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, ProviderId, TemplateId, TenantId, UserId};
+use crate::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, NodeId, ProviderId, TemplateId, TenantId, UserId};
 use crate::words::refusal::Fault;
 use crate::words::secret::Secret;
 use crate::words::time::Timestamp;
@@ -348,6 +348,23 @@ pub struct Swept {
     pub more: bool,
 }
 
+/// What one node at a time does, of all that share a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Turn {
+    /// Retention.
+    Sweep,
+}
+
+impl Turn {
+    /// Under which name it is kept.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
 /// Where everything is kept.
 pub trait Store: Send + Sync {
     /// Reads one record by its key ([`Key::FactorsOf`] finds the oldest).
@@ -375,6 +392,10 @@ pub trait Store: Send + Sync {
     /// One bounded step of retention: challenges, deliveries that are over and events of `tenant` from before `before`, and
     /// limits that were over at `now`. Never holds the writer for longer than a few milliseconds.
     fn sweep(&self, tenant: TenantId, before: Timestamp, now: Timestamp) -> Pending<'_, Result<Swept, Fault>>;
+
+    /// Takes the turn of `node` until `until`, or prolongs it; says whether it has it. It does not while another node's
+    /// lasts. A node that dies loses its turn when the time is over.
+    fn take_turn(&self, turn: Turn, node: NodeId, now: Timestamp, until: Timestamp) -> Pending<'_, Result<bool, Fault>>;
 
     /// Whether it can be read and written, and how large it is.
     fn health(&self) -> Pending<'_, Result<Health, Fault>>;

@@ -75,8 +75,8 @@ impl Desk {
     /// made: whoever lists tenants in another folder than the server's wants to know that, and no second key.
     fn with_household(&self, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
         let config = self.config()?;
-        if !config.database.exists() {
-            return Err(No::refused(format!("there is no database at {}", config.database.display()))
+        if let Some(path) = config.storage.file().filter(|it| !it.exists()) {
+            return Err(No::refused(format!("there is no database at {}", path.display()))
                 .hint("start with `countersign tenant create NAME`, or name the settings of your server with --config"));
         }
         self.at_work(config, work)
@@ -89,8 +89,8 @@ impl Desk {
 
     fn at_work(&self, config: Config, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
         logs::begin_for_commands();
-        let household = Household::open(&config)?;
         one_thread()?.block_on(async {
+            let household = Household::open(&config).await?;
             let done = work(&household, self).await;
             household.close_after_command().await;
             done

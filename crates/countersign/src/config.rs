@@ -9,6 +9,7 @@ mod safety;
 pub use layers::{CONFIG, Environment, Origin};
 
 use countersign_core::words::secret::Secret;
+use countersign_store::postgres;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,7 +78,19 @@ struct WrittenLimits {
 #[serde(deny_unknown_fields)]
 struct WrittenStorage {
     path: String,
+    url: Option<String>,
     sweep_every_s: u64,
+    postgres: WrittenPostgres,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPostgres {
+    connections: u64,
+    lanes: u64,
+    answer_within_ms: u64,
+    roots: Vec<String>,
+    allow_plaintext: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,8 +139,8 @@ pub struct Config {
     pub server: Server,
     /// What a caller may take of it.
     pub limits: Limits,
-    /// The database file.
-    pub database: PathBuf,
+    /// Where everything is kept.
+    pub storage: Storage,
     /// How often retention runs.
     pub sweep_every: Duration,
     /// Where the master key comes from.
@@ -143,6 +156,37 @@ pub struct Config {
     /// Settings that nobody knows, found in the environment: worth a warning, for a cluster's own variables look alike.
     pub strangers: Vec<String>,
     origins: BTreeMap<String, Origin>,
+}
+
+/// Where everything is kept.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// In a file of this machine.
+    File(PathBuf),
+    /// In a PostgreSQL database.
+    Postgres(Postgres),
+}
+
+impl Storage {
+    /// The file, where it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+/// A PostgreSQL database, and how it is used.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// Its address, and how much is asked of it at a time.
+    pub options: postgres::Options,
+    /// The files whose certificates may vouch for it.
+    pub roots: Vec<PathBuf>,
+    /// Whether it may be reached in clear on another machine.
+    pub allow_plaintext: bool,
 }
 
 /// Where and as whom the server listens.
@@ -361,9 +405,7 @@ impl Reader {
         let egress = self.egress(it.egress, &folder);
         let sweep_every = Duration::from_secs(self.range("storage.sweep_every_s", it.storage.sweep_every_s, 1, 86_400));
         let delivery_pause = Duration::from_millis(self.range("delivery.idle_pause_ms", it.delivery.idle_pause_ms, 10, 60_000));
-        if it.storage.path.trim().is_empty() {
-            self.wrong("storage.path", "it is empty; write a path such as /var/lib/countersign/countersign.db");
-        }
+        let storage = self.storage(it.storage, &folder);
         let master_key = match (environment.get(MASTER_KEY), it.secrets.master_key_command) {
             (Some(key), _) => MasterKeySource::Given(Secret::new(key.clone())),
             (None, Some(command)) if command.is_empty() => {
@@ -376,7 +418,7 @@ impl Reader {
         Some(Config {
             server: server?,
             limits: limits?,
-            database: folder.join(it.storage.path),
+            storage: storage?,
             sweep_every,
             master_key,
             egress,
@@ -390,6 +432,34 @@ impl Reader {
             origins: BTreeMap::new(),
             file,
         })
+    }
+
+    fn storage(&mut self, it: WrittenStorage, folder: &Path) -> Option<Storage> {
+        let Some(url) = it.url.filter(|it| !it.is_empty()) else {
+            if it.path.trim().is_empty() {
+                self.wrong("storage.path", "it is empty; write a path such as /var/lib/countersign/countersign.db");
+                return None;
+            }
+            return Some(Storage::File(folder.join(it.path)));
+        };
+        let how = it.postgres;
+        let connections = self.range("storage.postgres.connections", how.connections, 2, 1_000);
+        let lanes = self.range("storage.postgres.lanes", how.lanes, 1, 64);
+        let within_ms = self.range("storage.postgres.answer_within_ms", how.answer_within_ms, 100, 60_000);
+        if lanes >= connections {
+            self.wrong("storage.postgres.connections", format!("it is {connections}; it takes more than the {lanes} lanes"));
+        }
+        let options = postgres::Options {
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            lanes: usize::try_from(lanes).unwrap_or(usize::MAX),
+            within: Duration::from_millis(within_ms),
+            ..postgres::Options::new(Secret::new(url))
+        };
+        if let Err(why) = options.is_open_beyond_this_machine() {
+            self.wrong("storage.url", format!("{why}; write one such as postgres://user:password@host/database?sslmode=require"));
+        }
+        let roots = how.roots.into_iter().map(|it| folder.join(it)).collect();
+        Some(Storage::Postgres(Postgres { options, roots, allow_plaintext: how.allow_plaintext }))
     }
 
     fn server(&mut self, it: WrittenServer, folder: &Path) -> Option<Server> {
@@ -540,7 +610,7 @@ mod tests {
     fn nothing_said_is_a_server_on_loopback() {
         let config = parsed("").expect("the defaults are right");
         assert_eq!(config.server.listen, "127.0.0.1:8080".parse().expect("an address"));
-        assert_eq!(config.database, Path::new("/etc/countersign/countersign.db"));
+        assert_eq!(config.storage.file(), Some(Path::new("/etc/countersign/countersign.db")));
         assert!(!config.development.allow_inbox && !config.egress.allow_plain_http && config.egress.allow.is_empty());
         assert_eq!(config.base_url("127.0.0.1:4711".parse().expect("an address")), "http://127.0.0.1:4711");
     }
@@ -559,6 +629,24 @@ mod tests {
         let told = parsed("[server]\nlisten = \"x\"\ntrusted_proxies = [\"10.0.0.0/99\"]\n[limits]\nheader_bytes = 1\n")
             .expect_err("three mistakes");
         assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn an_address_of_a_database_goes_before_a_file_and_is_never_shown() {
+        let text = "[storage]\nurl = \"postgres://me:hunter2@db.example.com/mfa?sslmode=verify-full\"";
+        let config = parsed(text).expect("an address");
+        let Storage::Postgres(database) = &config.storage else { panic!("{:?}", config.storage) };
+        assert_eq!((database.options.connections, database.options.within), (12, Duration::from_secs(5)));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for (wrong, part) in [
+            ("mysql://db/mfa", "storage.url"),
+            ("postgres://db.example.com", "it names no database"),
+            ("postgres:///mfa", "it names no host"),
+            ("postgres://me:hunter2@db/mfa?sslmode=maybe", "storage.url"),
+        ] {
+            let told = parsed(&format!("[storage]\nurl = \"{wrong}\"")).expect_err(wrong);
+            assert!(told.contains(part) && told.contains("line 2") && !told.contains("hunter2"), "{wrong}: {told}");
+        }
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! The household: the core and its neighbours, introduced to each other. The only place that knows all of them.
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Storage};
+use crate::engine::Engine;
 use crate::master;
-use crate::no::No;
+use crate::no::{Kind, No};
 use crate::ports::{OsChance, SystemClock, TokioTasks};
-use countersign_core::ports::Inbox;
+use countersign_core::ports::{Inbox, Listing};
 use countersign_core::{Core, Neighbours};
 use countersign_providers::Fleet;
 use countersign_providers::egress::{Egress, EgressSettings};
 use countersign_providers::inbox::Tray;
 use countersign_providers::pen::Quill;
-use countersign_store::{OpenError, Options, Sqlite};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +21,8 @@ const COMMAND_ENDS_WITHIN: Duration = Duration::from_secs(30);
 pub struct Household {
     /// The verbs.
     pub core: Core,
-    /// The engine, for its figures.
-    pub store: Arc<Sqlite>,
+    /// Where everything is kept.
+    pub engine: Engine,
     /// Work that goes on when its caller has hung up.
     pub tasks: TokioTasks,
     /// What would have been sent, where the settings allow an inbox.
@@ -31,18 +30,52 @@ pub struct Household {
 }
 
 impl Household {
-    /// Opens the database and moves everybody in. Blocks while it does.
+    /// Opens the database and moves everybody in.
     ///
     /// # Errors
     /// What is away or wrong, and what to do.
-    pub fn open(config: &Config) -> Result<Self, No> {
-        let master = master::read(&config.master_key, &config.database, &OsChance)?;
-        let store = open_store(&config.database)?;
+    pub async fn open(config: &Config) -> Result<Self, No> {
+        let (household, away) = Self::open_or_wait(config).await?;
+        match away {
+            None => Ok(household),
+            Some(no) => {
+                household.close_after_command().await;
+                Err(no)
+            }
+        }
+    }
+
+    /// The same where a database on another machine may be away: everybody is at work then, and says so to whoever asks, until
+    /// [`Engine::prepare`] succeeds. Tells why, if it is away.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub async fn open_or_wait(config: &Config) -> Result<(Self, Option<No>), No> {
+        let (master, engine, away) = match &config.storage {
+            // The key first: without it no database is made.
+            Storage::File(path) => {
+                let sealed = path.exists().then(|| path.display().to_string());
+                let master = master::read(&config.master_key, sealed.as_deref(), &OsChance)?;
+                (master, Engine::open(&config.storage)?, None)
+            }
+            Storage::Postgres(_) => {
+                let engine = Engine::open(&config.storage)?;
+                let away = match engine.prepare().await {
+                    Ok(()) => None,
+                    Err(no) if no.kind == Kind::Unavailable => Some(no),
+                    Err(no) => return Err(no),
+                };
+                // Where nobody can look, nobody knows that no other node has sealed anything yet.
+                let is_new = away.is_none() && engine.store().list(Listing::Tenants).await?.is_empty();
+                let sealed = (!is_new).then_some("the database of storage.url");
+                (master::read(&config.master_key, sealed, &OsChance)?, engine, away)
+            }
+        };
         let egress = egress(&config.egress)?;
         let tray = config.development.allow_inbox.then(|| Tray::new(Arc::new(SystemClock)));
         let tasks = TokioTasks::default();
         let core = Core::new(Neighbours {
-            store: store.clone(),
+            store: engine.store(),
             clock: Arc::new(SystemClock),
             chance: Arc::new(OsChance),
             tasks: Arc::new(tasks.clone()),
@@ -50,44 +83,23 @@ impl Household {
             pen: Arc::new(Quill::new()),
             master,
         });
-        Ok(Self { core, store, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>) })
+        Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>) }, away))
     }
 
     /// Waits for what was begun, and closes the database.
     pub async fn close(self, within: Duration) {
-        let Self { core, store, tasks, inbox: _ } = self;
+        let Self { core, engine, tasks, inbox: _ } = self;
         if tokio::time::timeout(within, tasks.finished()).await.is_err() {
             tracing::warn!("Some deliveries did not finish in time; the next start carries them on");
         }
         drop(core);
-        // Closing waits for threads, and the runtime must not.
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        if closed.is_err() {
-            tracing::error!("The database was not closed in order; the next start repairs it");
-        }
+        engine.close().await;
     }
 
     /// The same after a command.
     pub async fn close_after_command(self) {
         self.close(COMMAND_ENDS_WITHIN).await;
     }
-}
-
-/// Opens the database file, and says what helps where it cannot be.
-///
-/// # Errors
-/// What is away or wrong, and what to do.
-pub fn open_store(path: &Path) -> Result<Arc<Sqlite>, No> {
-    if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        master::make_folder(folder).map_err(|why| No::unavailable(format!("{} cannot be made: {why}", folder.display())))?;
-    }
-    Sqlite::open(path, Options::default()).map(Arc::new).map_err(|why| {
-        let what = format!("storage.path: {}: {why}", path.display());
-        match why {
-            OpenError::Foreign | OpenError::Newer { .. } | OpenError::Changed { .. } | OpenError::OldSqlite(_) => No::refused(what),
-            OpenError::File { .. } | OpenError::Sqlite(_) | OpenError::Thread(_) => No::unavailable(what),
-        }
-    })
 }
 
 fn egress(settings: &config::Egress) -> Result<Egress, No> {
@@ -112,7 +124,6 @@ fn egress(settings: &config::Egress) -> Result<Egress, No> {
 mod tests {
     use super::*;
     use crate::config::Environment;
-    use crate::no::Kind;
     use countersign_core::nouns::tenant::Policy;
     use std::os::unix::fs::PermissionsExt;
 
@@ -120,7 +131,7 @@ mod tests {
     async fn what_one_household_made_another_master_key_does_not_open() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::parse("", Some(folder.path().join("countersign.toml")), &Environment::new()).unwrap();
-        let home = Household::open(&config).unwrap();
+        let home = Household::open(&config).await.unwrap();
         let tenant = home.core.create_tenant("one", "One", Policy::default()).await.unwrap();
         home.close_after_command().await;
         for name in ["countersign.db", "master.key"] {
@@ -130,9 +141,9 @@ mod tests {
 
         let key = folder.path().join("master.key");
         std::fs::remove_file(&key).unwrap();
-        assert!(Household::open(&config).is_err_and(|no| no.kind == Kind::Refused), "no second key is made");
+        assert!(Household::open(&config).await.is_err_and(|no| no.kind == Kind::Refused), "no second key is made");
         std::fs::write(&key, "00".repeat(32)).unwrap();
-        let home = Household::open(&config).unwrap();
+        let home = Household::open(&config).await.unwrap();
         assert!(home.core.standing(tenant.id).await.is_err());
         home.close_after_command().await;
     }
@@ -140,14 +151,14 @@ mod tests {
     #[tokio::test]
     async fn an_inbox_is_there_only_where_the_settings_allow_it() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |text: &str| {
+        let open = async |text: &str| {
             let config = Config::parse(text, Some(folder.path().join("countersign.toml")), &Environment::new()).unwrap();
-            Household::open(&config).unwrap()
+            Household::open(&config).await.unwrap()
         };
-        let without = open("");
+        let without = open("").await;
         assert!(without.inbox.is_none());
         without.close_after_command().await;
-        let with = open("[development]\nallow_inbox = true");
+        let with = open("[development]\nallow_inbox = true").await;
         assert!(with.inbox.is_some());
         with.close_after_command().await;
     }

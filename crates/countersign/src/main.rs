@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod descriptors;
+mod engine;
 mod household;
 mod listen;
 mod logs;

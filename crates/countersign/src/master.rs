@@ -15,11 +15,11 @@ use std::process::{Command, Stdio};
 /// What a key looks like.
 const FORM: &str = "it takes 64 hexadecimal digits, such as `openssl rand -hex 32` prints";
 
-/// Reads the key. A missing file is made, unless `database` is there already.
+/// Reads the key. A missing file is made, unless there is a database already, which is then told by what it is called.
 ///
 /// # Errors
 /// Where no key can be had: why, and what to do.
-pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
+pub fn read(source: &MasterKeySource, database: Option<&str>, chance: &dyn Chance) -> Result<MasterKey, No> {
     match source {
         MasterKeySource::Given(key) => {
             MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}")))
@@ -30,12 +30,12 @@ pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> R
                 warn_if_open_to_others(path);
                 parse(path, &text)
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound && database.exists() => {
-                let (path, database) = (path.display(), database.display());
-                let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
-                Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
-            }
             Err(why) if why.kind() == io::ErrorKind::NotFound => {
+                if let Some(database) = database {
+                    let path = path.display();
+                    let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
+                    return Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"));
+                }
                 let key = make(path, chance)?;
                 let path = path.display();
                 tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
@@ -133,38 +133,35 @@ mod tests {
     #[test]
     fn a_first_start_makes_a_key_for_its_owner_only_and_the_next_one_reads_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, database) = (folder.path().join("keys/master.key"), folder.path().join("countersign.db"));
+        let path = folder.path().join("keys/master.key");
         let source = MasterKeySource::File(path.clone());
-        let made = read(&source, &database, &Script::default()).unwrap();
+        let made = read(&source, None, &Script::default()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(&database, "").unwrap();
-        assert!(read(&source, &database, &Script::default()).unwrap().reveal() == made.reveal());
+        assert!(read(&source, Some("countersign.db"), &Script::default()).unwrap().reveal() == made.reveal());
         assert_eq!(std::fs::read_dir(folder.path().join("keys")).unwrap().count(), 1, "no draft is left");
     }
 
     #[test]
     fn no_key_is_made_beside_an_old_database() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, database) = (folder.path().join("master.key"), folder.path().join("countersign.db"));
-        std::fs::write(&database, "").unwrap();
-        let no = read(&MasterKeySource::File(path.clone()), &database, &Script::default()).unwrap_err();
+        let path = folder.path().join("master.key");
+        let no = read(&MasterKeySource::File(path.clone()), Some("countersign.db"), &Script::default()).unwrap_err();
         assert!(no.kind == Kind::Refused && no.to_string().contains("put your copy"), "{no}");
         assert!(!path.exists());
     }
 
     #[test]
     fn a_key_comes_from_a_command_or_the_environment_and_is_never_shown_when_it_is_wrong() {
-        let nowhere = Path::new("/nonexistent");
         let key = "5a".repeat(32);
         let command = |text: &str| MasterKeySource::Command(vec!["echo".into(), text.into()]);
         for source in [command(&key), MasterKeySource::Given(Secret::new(key.clone()))] {
-            assert_eq!(read(&source, nowhere, &Script::default()).unwrap().reveal().reveal(), key);
+            assert_eq!(read(&source, None, &Script::default()).unwrap().reveal().reveal(), key);
         }
         let short = &key[1..];
         for source in [command(short), MasterKeySource::Given(Secret::new(short))] {
-            assert!(!read(&source, nowhere, &Script::default()).unwrap_err().to_string().contains(short));
+            assert!(!read(&source, None, &Script::default()).unwrap_err().to_string().contains(short));
         }
         let failing = MasterKeySource::Command(vec!["false".into()]);
-        assert_eq!(read(&failing, nowhere, &Script::default()).unwrap_err().kind, Kind::Unavailable);
+        assert_eq!(read(&failing, None, &Script::default()).unwrap_err().kind, Kind::Unavailable);
     }
 }

@@ -3,26 +3,26 @@
 //! Owns the recorder and the figures that nobody else has: those of the process and of the store. They are looked up when
 //! somebody asks, and cost nothing otherwise. Names are those that Prometheus' own client libraries use.
 
+use crate::engine::Engine;
 use countersign_core::ports::Clock;
 use countersign_core::words::refusal::Fault;
 use countersign_core::{Core, words::time::Timestamp};
-use countersign_store::{Sqlite, Stats};
+use countersign_store::Stats;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use std::sync::Arc;
 
 /// Everything that is counted, ready to be written down.
 #[derive(Clone)]
 pub struct Numbers {
     handle: PrometheusHandle,
-    store: Arc<Sqlite>,
+    engine: Engine,
 }
 
 /// Installs the recorder, once a process.
 ///
 /// # Errors
 /// Only where one is installed already.
-pub fn begin(clock: &dyn Clock, store: Arc<Sqlite>) -> Result<Numbers, String> {
+pub fn begin(clock: &dyn Clock, engine: Engine) -> Result<Numbers, String> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &countersign_web::DURATION_BUCKETS_S)
         .map_err(|why: BuildError| why.to_string())?
@@ -31,14 +31,14 @@ pub fn begin(clock: &dyn Clock, store: Arc<Sqlite>) -> Result<Numbers, String> {
     metrics::set_global_recorder(recorder).map_err(|why| why.to_string())?;
     countersign_web::describe();
     describe(clock.now());
-    Ok(Numbers { handle, store })
+    Ok(Numbers { handle, engine })
 }
 
 impl Numbers {
     /// All of them, as Prometheus reads them.
     #[must_use]
     pub fn render(&self) -> String {
-        tell_store(&self.store.stats());
+        tell_store(&self.engine.stats());
         tell_process();
         self.handle.render()
     }
@@ -77,6 +77,8 @@ fn describe(started_at: Timestamp) {
     describe_gauge!("countersign_store_commit_seconds_total", Unit::Seconds, "Time that all commits took together, flushes included");
     describe_counter!("countersign_store_batches_total", Unit::Count, "Commits by the most decisions that they may hold");
     describe_gauge!("countersign_store_waiting", Unit::Count, "Decisions that wait for the writer");
+    describe_counter!("countersign_store_overtaken_total", Unit::Count, "Batches that began anew because another node was faster");
+    describe_counter!("countersign_store_unheard_total", Unit::Count, "Commits whose answer the database did not give");
     describe_gauge!("countersign_store_wal_bytes", Unit::Bytes, "The length of the write-ahead log at its last checkpoint");
     describe_counter!("countersign_store_checkpoints_total", Unit::Count, "Checkpoints of the write-ahead log");
 }
@@ -89,6 +91,8 @@ fn tell_store(stats: &Stats) {
         counter!("countersign_store_batches_total", "size_at_most" => (1u32 << power).to_string()).absolute(*commits);
     }
     gauge!("countersign_store_waiting").set(stats.waiting as f64);
+    counter!("countersign_store_overtaken_total").absolute(stats.overtaken);
+    counter!("countersign_store_unheard_total").absolute(stats.unheard);
     gauge!("countersign_store_wal_bytes").set(stats.wal_bytes as f64);
     counter!("countersign_store_checkpoints_total").absolute(stats.checkpoints);
 }

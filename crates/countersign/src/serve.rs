@@ -6,9 +6,10 @@
 use crate::background;
 use crate::config::Config;
 use crate::descriptors;
+use crate::engine::Engine;
 use crate::household::Household;
 use crate::listen;
-use crate::no::No;
+use crate::no::{Kind, No};
 use crate::numbers;
 use crate::ports::SystemClock;
 use crate::tls::Tls;
@@ -16,7 +17,7 @@ use countersign_web::{House, Readiness, router};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +38,8 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     let tcp = TcpListener::bind(config.server.listen).await.map_err(|why| not_bound(config.server.listen, &why))?;
     let bound = tcp.local_addr().map_err(|why| No::unavailable(why.to_string()))?;
     let tls = config.server.tls.clone().map(Tls::read).transpose().map_err(No::usage)?;
-    let household = Household::open(&config)?;
-    let numbers = numbers::begin(&SystemClock, household.store.clone()).map_err(No::refused)?;
+    let (household, away) = Household::open_or_wait(&config).await?;
+    let numbers = numbers::begin(&SystemClock, household.engine.clone()).map_err(No::refused)?;
     let base_url = config.base_url(bound);
 
     let house = House {
@@ -53,17 +54,26 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
         }),
         readiness,
     };
-    let loops = TaskTracker::new();
-    let core = &household.core;
-    loops.spawn(background::deliver(core.clone(), config.delivery_pause, stop.clone()));
-    loops.spawn(background::sweep(core.clone(), config.sweep_every, stop.clone()));
-    loops.spawn(background::renew(tls.clone(), stop.clone()));
-    loops.spawn(background::count(core.clone(), numbers, stop.clone()));
-    loops.close();
-
     let stop_within = config.server.stop_within;
+    let renewed = tls.clone();
     let doors = tokio::spawn(listen::serve(tcp, tls, router(house), limits, stop.clone(), stop_within));
-    let agreed = ready(&household, &base_url).await;
+    let loops = TaskTracker::new();
+    let agreed = match wait_for(&household.engine, away, &stop).await {
+        Ok(Waited::Stopped) => Ok(()),
+        Ok(Waited::Ready) => {
+            let agreed = ready(&household, &base_url).await;
+            if agreed.is_ok() {
+                let core = &household.core;
+                loops.spawn(background::deliver(core.clone(), config.delivery_pause, stop.clone()));
+                loops.spawn(background::sweep(core.clone(), config.sweep_every, stop.clone()));
+                loops.spawn(background::renew(renewed, stop.clone()));
+                loops.spawn(background::count(core.clone(), numbers, stop.clone()));
+            }
+            agreed
+        }
+        Err(no) => Err(no),
+    };
+    loops.close();
     if agreed.is_err() {
         stop.cancel();
     }
@@ -77,6 +87,39 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     tracing::info!("Stopped");
     ended.map_err(|why| No::refused(format!("the accept loop ended: {why}")))?;
     agreed
+}
+
+/// How long to rest between two looks at a database that is away.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How waiting for the database ended.
+enum Waited {
+    /// It is there.
+    Ready,
+    /// The server was told to stop before.
+    Stopped,
+}
+
+/// Looks again and again at a database that is away, and tells once why. Callers hear meanwhile that they should come later.
+async fn wait_for(engine: &Engine, mut away: Option<No>, stop: &CancellationToken) -> Result<Waited, No> {
+    if let Some(why) = &away {
+        tracing::error!("{}. It is tried again until it is there; meanwhile every call is answered with 503", why.what);
+    }
+    while away.is_some() {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Waited::Stopped),
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        away = match engine.prepare().await {
+            Ok(()) => {
+                tracing::info!("The database is there");
+                None
+            }
+            Err(no) if no.kind == Kind::Unavailable => Some(no),
+            Err(no) => return Err(no),
+        };
+    }
+    Ok(Waited::Ready)
 }
 
 /// The first signal stops in order, a second one at once.

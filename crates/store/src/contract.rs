@@ -13,9 +13,11 @@ use countersign_core::nouns::template::Template;
 use countersign_core::nouns::tenant::{Policy, Tenant};
 use countersign_core::nouns::user::{Realm, User};
 use countersign_core::ports::test::Script;
-use countersign_core::ports::{Chance, Change, Key, Listing, Outcome, Record, Seen, Step, Store, Swept, Version};
+use countersign_core::ports::{Chance, Change, Key, Listing, Outcome, Record, Seen, Step, Store, Swept, Turn, Version};
 use countersign_core::words::address::{Channel, Fingerprint, Login};
-use countersign_core::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, KeyId, ProviderId, TemplateId, TenantId, UserId};
+use countersign_core::words::id::{
+    ChallengeId, ClientId, DeliveryId, EventId, FactorId, KeyId, NodeId, ProviderId, TemplateId, TenantId, UserId,
+};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::secret::{Mac, MasterKey, Place, Sealed, TenantKeys, WrappedKey};
 use countersign_core::words::time::Timestamp;
@@ -55,6 +57,8 @@ pub async fn holds(store: Arc<dyn Store>) {
     retention_removes_what_is_over_and_keeps_what_waits(&world).await;
     retention_is_bounded_and_comes_to_an_end(&world).await;
     failures_are_kept_by_retention(&world).await;
+    a_turn_is_one_nodes_until_it_is_over(&world).await;
+    factors_that_were_counted_are_still_so_when_one_is_added(&world).await;
     the_store_says_how_it_is(&world).await;
 }
 
@@ -819,6 +823,46 @@ async fn failures_are_kept_by_retention(world: &World) {
     world.put(tenant, [Record::Limit(failures.clone())]).await;
     assert_eq!(world.sweep(tenant, at(1_000_000_000), at(1_000_000_000)).await, 0);
     assert_eq!(world.found(tenant, Key::Limit(failures.of)).await, Some((json(&Record::Limit(failures)), 1)));
+}
+
+async fn a_turn_is_one_nodes_until_it_is_over(world: &World) {
+    let (one, other) = (NodeId::new(at(0), &world.chance), NodeId::new(at(0), &world.chance));
+    let take = |node, now, until| world.store.take_turn(Turn::Sweep, node, at(now), at(until));
+    assert!(take(one, 0, 60).await.expect("the store works"));
+    assert!(!take(other, 59, 119).await.expect("the store works"), "it is the first one's");
+    assert!(take(one, 30, 90).await.expect("the store works"), "who has it prolongs it");
+    assert!(!take(other, 60, 120).await.expect("the store works"), "it was prolonged");
+    assert!(take(other, 90, 150).await.expect("the store works"), "it was over");
+    assert!(!take(one, 91, 151).await.expect("the store works"));
+}
+
+/// Many add a factor for one person at once, each only when it sees fewer than three.
+async fn factors_that_were_counted_are_still_so_when_one_is_added(world: &Arc<World>) {
+    let tenant = world.tenant_id();
+    let user = world.user(world.fingerprint());
+    world.put(tenant, [Record::User(user.clone())]).await;
+    let of = user.id;
+    let (shared, added) = (world.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = added.clone();
+    at_once(move || {
+        let (world, added) = (shared.clone(), added.clone());
+        async move {
+            let factor = world.factor(of, "phone", 0);
+            let adds = Arc::new(Mutex::new(false));
+            let told = adds.clone();
+            let judge = move |seen: &mut Seen| {
+                let is_room = seen.factors_of(of).len() < 3;
+                *told.lock().expect("nobody else") = is_room;
+                Step::Write(if is_room { Change::none().insert(Record::Factor(factor.clone())) } else { Change::none() })
+            };
+            let decided = world.store.decide(tenant, vec![Key::User(of), Key::FactorsOf(of)], Box::new(judge)).await;
+            assert_eq!(decided.expect("the store works"), Outcome::Done);
+            added.fetch_add(usize::from(*adds.lock().expect("nobody else")), Ordering::SeqCst);
+        }
+    })
+    .await;
+    assert_eq!(world.store.factors_of(tenant, of).await.expect("the store works").len(), 3);
+    assert_eq!(counted.load(Ordering::SeqCst), 3, "as many were told that theirs was added");
 }
 
 async fn the_store_says_how_it_is(world: &World) {

@@ -4,8 +4,12 @@
 
 pub mod contract;
 pub mod memory;
+pub mod postgres;
 mod rows;
 mod sqlite;
+mod stats;
 mod walks;
 
-pub use sqlite::{OpenError, Options, Sqlite, Stats};
+pub use postgres::Postgres;
+pub use sqlite::{OpenError, Options, Sqlite};
+pub use stats::Stats;

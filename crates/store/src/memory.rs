@@ -6,9 +6,9 @@
 use countersign_core::nouns::event::Event;
 use countersign_core::nouns::factor::Factor;
 use countersign_core::ports::{
-    Change, Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, Seen, Step, Store, Swept, Version, Write,
+    Change, Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, Seen, Step, Store, Swept, Turn, Version, Write,
 };
-use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, TenantId, UserId};
+use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, NodeId, TenantId, UserId};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
 use std::collections::BTreeMap;
@@ -16,7 +16,10 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Everything, in memory.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<Tenants>);
+pub struct Memory {
+    tenants: Mutex<Tenants>,
+    turns: Mutex<BTreeMap<&'static str, (NodeId, Timestamp)>>,
+}
 
 type Tenants = BTreeMap<TenantId, Rows>;
 
@@ -78,7 +81,7 @@ enum Not {
 
 impl Memory {
     fn tenants(&self) -> MutexGuard<'_, Tenants> {
-        self.0.lock().expect("nobody panics while holding it")
+        self.tenants.lock().expect("nobody panics while holding it")
     }
 }
 
@@ -235,6 +238,15 @@ impl Store for Memory {
         });
         rows.events.retain(|event| goes(event.id < EventId::floor(before)));
         ready(Ok(Swept { removed, more: removed == SWEPT }))
+    }
+
+    fn take_turn(&self, turn: Turn, node: NodeId, now: Timestamp, until: Timestamp) -> Pending<'_, Result<bool, Fault>> {
+        let mut turns = self.turns.lock().expect("nobody panics while holding it");
+        let is_free = turns.get(turn.as_str()).is_none_or(|(holder, until)| *holder == node || *until <= now);
+        if is_free {
+            turns.insert(turn.as_str(), (node, until));
+        }
+        ready(Ok(is_free))
     }
 
     fn health(&self) -> Pending<'_, Result<Health, Fault>> {

@@ -11,10 +11,10 @@ use countersign_core::nouns::tenant::Policy;
 use countersign_core::ports::test::{Script, Still};
 use countersign_core::ports::{
     Carriers, Health, Held, Inbox, Judge, Key, Listed, Listing, Outcome, Pen, Pending, Provider, Record, Seen, Shown, Step, Store, Swept,
-    Tasks, Write,
+    Tasks, Turn, Write,
 };
 use countersign_core::verbs::manage::NewClient;
-use countersign_core::words::id::{DeliveryId, EventId, TenantId, UserId};
+use countersign_core::words::id::{DeliveryId, EventId, NodeId, TenantId, UserId};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::secret::{MasterKey, Secret};
 use countersign_core::words::time::Timestamp;
@@ -119,6 +119,10 @@ impl Store for Memory {
 
     fn sweep(&self, _: TenantId, _: Timestamp, _: Timestamp) -> Pending<'_, Result<Swept, Fault>> {
         Box::pin(async { Ok(Swept::default()) })
+    }
+
+    fn take_turn(&self, _: Turn, _: NodeId, _: Timestamp, _: Timestamp) -> Pending<'_, Result<bool, Fault>> {
+        Box::pin(async { Ok(true) })
     }
 
     fn health(&self) -> Pending<'_, Result<Health, Fault>> {

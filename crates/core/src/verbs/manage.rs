@@ -10,7 +10,7 @@ use crate::nouns::route::Route;
 use crate::nouns::template::Template;
 use crate::nouns::tenant::{Policy, Tenant};
 use crate::nouns::user::Realm;
-use crate::ports::{Chance, Change, Key, Listing, Provider, Record, Seen};
+use crate::ports::{Chance, Change, Key, Listing, Provider, Record, Seen, Turn};
 use crate::words::address::{Address, Channel, EmailAddress, Login, PhoneNumber};
 use crate::words::id::{ClientId, DeliveryId, KeyId, ProviderId, TemplateId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
@@ -19,7 +19,11 @@ use crate::words::wording::{Message, Values, Wording};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
+
+/// How long a node keeps its turn at retention without prolonging it: as long as another waits when it dies.
+const SWEEP_TURN: Duration = Duration::from_secs(60);
 
 /// What a change to a tenant may touch; what is absent stays.
 #[derive(Debug, Clone, Default)]
@@ -434,15 +438,22 @@ impl Core {
         Ok(self.store().events(tenant, None, most).await?)
     }
 
-    /// One round of retention over all tenants, in bounded steps. Gives the rows removed.
+    /// One round of retention over all tenants, in bounded steps, unless another node is at it. Gives the rows removed.
     ///
     /// # Errors
     /// A fault of the store.
     pub async fn sweep(&self) -> Result<u64, Error> {
         let mut removed = 0;
+        let mut prolong_at = None;
         for tenant in self.tenants().await? {
             loop {
                 let now = self.now();
+                if prolong_at.is_none_or(|it| it <= now) {
+                    if !self.store().take_turn(Turn::Sweep, self.node(), now, now + SWEEP_TURN).await? {
+                        return Ok(removed);
+                    }
+                    prolong_at = Some(now + SWEEP_TURN / 2);
+                }
                 let swept = self.store().sweep(tenant.id, now.before(tenant.policy.keep()), now).await?;
                 removed += swept.removed;
                 if !swept.more {

@@ -10,7 +10,7 @@ pub mod verify;
 
 use crate::nouns::event::{Event, What};
 use crate::ports::{Carriers, Chance, Clock, Judge, Key, Outcome, Pen, Seen, Step, Store, Tasks};
-use crate::words::id::{ClientId, EventId, TenantId};
+use crate::words::id::{ClientId, EventId, NodeId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::MasterKey;
 use crate::words::time::Timestamp;
@@ -18,7 +18,7 @@ use deliver::SetAside;
 use standing::{Knows, Standing};
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What the core is lent by its neighbours.
 #[derive(Clone)]
@@ -46,6 +46,8 @@ pub struct Core(Arc<Inner>);
 struct Inner {
     with: Neighbours,
     knows: Knows,
+    /// Who this is among the nodes that share the store; drawn when somebody first asks.
+    node: OnceLock<NodeId>,
     /// Deliveries that the loop of this node carries at the moment.
     carrying: AtomicUsize,
     /// Deliveries that cannot be read.
@@ -70,7 +72,13 @@ impl Core {
     /// Moves in.
     #[must_use]
     pub fn new(with: Neighbours) -> Self {
-        Self(Arc::new(Inner { with, knows: Knows::default(), carrying: AtomicUsize::new(0), set_aside: Mutex::default() }))
+        Self(Arc::new(Inner {
+            with,
+            knows: Knows::default(),
+            node: OnceLock::new(),
+            carrying: AtomicUsize::new(0),
+            set_aside: Mutex::default(),
+        }))
     }
 
     /// The present moment.
@@ -95,6 +103,10 @@ impl Core {
 
     fn store(&self) -> &dyn Store {
         &*self.0.with.store
+    }
+
+    fn node(&self) -> NodeId {
+        *self.0.node.get_or_init(|| NodeId::new(self.now(), self.chance()))
     }
 
     fn event(&self, now: Timestamp, what: What) -> Event {

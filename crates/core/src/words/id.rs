@@ -104,6 +104,8 @@ id!(/// Something that happened.
     EventId, "evt_");
 id!(/// One key of a tenant: sealed values say by which key they were sealed.
     KeyId, "key_");
+id!(/// One run of the server, among those that share a store.
+    NodeId, "nod_");
 
 #[cfg(test)]
 mod tests {

@@ -89,7 +89,7 @@ pub fn run(desk: &Desk, command: cli::Dev) -> Result<(), No> {
     logs::begin(&config.log);
     if let MasterKeySource::File(key) = &config.master_key
         && !key.exists()
-        && !config.database.exists()
+        && config.storage.file().is_some_and(|it| !it.exists())
     {
         master::make(key, &OsChance)?;
         // A trial holds nothing that must not be lost, so nobody is warned.
@@ -229,11 +229,11 @@ mod tests {
     async fn a_trial_goes_on_with_the_client_that_it_had_as_long_as_that_one_works() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::parse(SETTINGS, Some(folder.path().join("countersign.toml")), &Environment::new()).unwrap();
-        let home = Household::open(&config).unwrap();
+        let home = Household::open(&config).await.unwrap();
         let first = settle(&home.core, folder.path()).await.unwrap();
         home.close_after_command().await;
 
-        let home = Household::open(&config).unwrap();
+        let home = Household::open(&config).await.unwrap();
         let again = settle(&home.core, folder.path()).await.unwrap();
         assert_eq!((&again.client_id, &again.client_secret), (&first.client_id, &first.client_secret));
 

@@ -5,6 +5,7 @@
 use super::{Desk, barred, one_thread, tenant_named, test_message};
 use crate::cli;
 use crate::config::{Config, MasterKeySource};
+use crate::engine::Engine;
 use crate::household::Household;
 use crate::logs;
 use crate::master;
@@ -18,6 +19,7 @@ use countersign_core::nouns::tenant::Tenant;
 use countersign_core::ports::Clock;
 use countersign_core::words::address::Channel;
 use countersign_core::words::time::Timestamp;
+use countersign_store::{Postgres, Sqlite};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -156,14 +158,14 @@ fn look_at_settings(config: &Config, report: &mut Report) {
 
 async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Report) {
     look_at_clock(report).await;
-    look_at_disk(&config.database, report);
-    if !config.database.exists() {
-        report.warn(
-            "database",
-            format!("{} is not there yet", config.database.display()),
-            "the first start makes it, and the master key with it",
-        );
-        return;
+    let mut sealed = "the database of storage.url".to_owned();
+    if let Some(path) = config.storage.file() {
+        look_at_disk(path, report);
+        sealed = path.display().to_string();
+        if !path.exists() {
+            report.warn("database", format!("{sealed} is not there yet"), "the first start makes it, and the master key with it");
+            return;
+        }
     }
     let source = match &config.master_key {
         MasterKeySource::Given(_) => "the environment".to_owned(),
@@ -171,11 +173,11 @@ async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Repo
         MasterKeySource::File(path) => path.display().to_string(),
     };
     // The database is there, so this reads a key and makes none.
-    match master::read(&config.master_key, &config.database, &OsChance) {
+    match master::read(&config.master_key, Some(&sealed), &OsChance) {
         Ok(_) => report.ok("master key", format!("read from {source}")),
         Err(no) => return report.no("master key", no),
     }
-    let home = match Household::open(config) {
+    let home = match Household::open(config).await {
         Ok(home) => home,
         Err(no) => return report.no("database", no),
     };
@@ -251,7 +253,27 @@ async fn look_at_database(home: &Household, report: &mut Report) {
         }
         Err(why) => report.fail("database", why.to_string(), "see whether another program holds the file, and whether the disk is full"),
     }
-    match home.store.inspect().await {
+    match &home.engine {
+        Engine::File(file) => look_for_damage(file, report).await,
+        Engine::Postgres(database) => look_at_standby(database, report).await,
+    }
+}
+
+/// Whether what was confirmed outlives the loss of the database's machine.
+async fn look_at_standby(database: &Postgres, report: &mut Report) {
+    match database.synchronous_standbys().await {
+        Ok(names) if names.is_empty() => report.warn(
+            "standby",
+            "commits wait for no standby (synchronous_standby_names is empty)",
+            "with a synchronous standby nothing that was confirmed is lost with the primary's machine",
+        ),
+        Ok(names) => report.ok("standby", format!("commits wait for {names}")),
+        Err(why) => report.fail("standby", why.to_string(), "see whether the database can be reached"),
+    }
+}
+
+async fn look_for_damage(file: &Sqlite, report: &mut Report) {
+    match file.inspect().await {
         Ok(damage) if damage.is_empty() => report.ok("integrity", "no damage found"),
         Ok(damage) => report.fail("integrity", damage.join("; "), "stop the server, keep the file as it is, and put a backup in its place"),
         Err(why) => report.fail("integrity", why.to_string(), "see whether the disk can be read"),

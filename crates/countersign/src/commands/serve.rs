@@ -2,7 +2,8 @@
 
 use super::{Desk, all_cores};
 use crate::cli;
-use crate::config::{Config, LogFormat, MasterKeySource, Problems, REFERENCE};
+use crate::config::{Config, LogFormat, MasterKeySource, Problems, REFERENCE, Storage};
+use crate::engine::Engine;
 use crate::household::Household;
 use crate::logs;
 use crate::master;
@@ -56,7 +57,10 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     let listen = config.server.listen;
     let cores = all_cores()?;
     cores.block_on(open_tenants(&config))?;
-    cores.block_on(serve::run(config, async |_, base_url| {
+    cores.block_on(serve::run(config, async |home, base_url| {
+        if let Engine::Postgres(_) = &home.engine {
+            opens_all(&home.core).await?;
+        }
         tracing::info!(server.address = %listen.ip(), server.port = listen.port(), url.full = base_url, "Countersign {} listens", env!("CARGO_PKG_VERSION"));
         if text {
             eprintln!("Countersign is at {base_url}");
@@ -82,10 +86,17 @@ fn check(config: &Config) -> Result<Checked, No> {
         }
         checked.read.push(shown(path));
     }
+    let sealed = match &config.storage {
+        Storage::File(path) => path.exists().then(|| shown(path)),
+        Storage::Postgres(database) => {
+            checked.read.extend(database.roots.iter().map(|it| shown(it)));
+            None
+        }
+    };
     match &config.master_key {
-        MasterKeySource::File(path) if !path.exists() && !config.database.exists() => checked.absent.push(shown(path)),
+        MasterKeySource::File(path) if !path.exists() && sealed.is_none() => checked.absent.push(shown(path)),
         source => {
-            master::read(source, &config.database, &OsChance)?;
+            master::read(source, sealed.as_deref(), &OsChance)?;
             if let MasterKeySource::File(path) = source {
                 checked.read.push(shown(path));
             }
@@ -99,12 +110,13 @@ fn shown(path: &Path) -> String {
 }
 
 /// Refuses to serve with a master key that does not open what is there: every call would be an error of the server, and a
-/// message that waits would be taken for damaged. A database that is not there yet is opened by every key.
+/// message that waits would be taken for damaged. A database that is not there yet is opened by every key; one on another machine
+/// is looked at when it is there.
 async fn open_tenants(config: &Config) -> Result<(), No> {
-    if !config.database.exists() {
+    if config.storage.file().is_none_or(|it| !it.exists()) {
         return Ok(());
     }
-    let home = Household::open(config)?;
+    let home = Household::open(config).await?;
     let opened = opens_all(&home.core).await;
     home.close_after_command().await;
     opened

@@ -2,7 +2,7 @@
 //!
 //! Owns the list of dangers. Each is told with its setting and with what would be safe.
 
-use super::{Config, MasterKeySource, Origin, Problem, is_loopback_host};
+use super::{Config, MasterKeySource, Origin, Problem, Storage, is_loopback_host};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -57,10 +57,20 @@ impl Config {
         {
             danger("server.tls.key", open_to_others(&tls.key, mode, "640"));
         }
-        if let Some(mode) = mode(&self.database)
-            && mode & 0o007 != 0
-        {
-            danger("storage.path", open_to_others(&self.database, mode, "600"));
+        match &self.storage {
+            Storage::File(path) => {
+                if let Some(mode) = mode(path).filter(|mode| mode & 0o007 != 0) {
+                    danger("storage.path", open_to_others(path, mode, "600"));
+                }
+            }
+            Storage::Postgres(database) => {
+                if !database.allow_plaintext && database.options.is_open_beyond_this_machine() == Ok(true) {
+                    let why = "names and digests of codes would travel to another machine in clear where the database does not \
+                               insist on TLS; add sslmode=require to the address, or set storage.postgres.allow_plaintext where \
+                               the network itself is encrypted";
+                    danger("storage.url", why.into());
+                }
+            }
         }
         found
     }
@@ -93,6 +103,18 @@ mod tests {
         let folder = std::env::temp_dir().join("countersign-nothing-here");
         let config = Config::parse(text, Some(folder.join("c.toml")), &Environment::new()).expect("right as such");
         config.dangers().iter().map(|it| it.setting.clone()).collect()
+    }
+
+    #[test]
+    fn a_database_on_another_machine_is_reached_by_tls() {
+        let dangers_of = |url: &str, more: &str| dangers(&format!("[storage]\nurl = \"{url}\"\n{more}"));
+        assert_eq!(dangers_of("postgres://db.example.com/mfa", ""), ["storage.url"]);
+        assert_eq!(dangers_of("postgres://127.0.0.1,db.example.com/mfa?sslmode=prefer", ""), ["storage.url"]);
+        let safe = ["postgres://db.example.com/mfa?sslmode=require", "postgres://[::1]/mfa", "postgres://localhost/mfa?sslmode=disable"];
+        for url in safe {
+            assert_eq!(dangers_of(url, ""), [""; 0], "{url}");
+        }
+        assert_eq!(dangers_of("postgres://db/mfa", "[storage.postgres]\nallow_plaintext = true"), [""; 0]);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! for one. (Two connections, one writing and one checkpointing, is what corrupted files before SQLite 3.51.3: opening
 //! refuses older ones.)
 
-use super::stats::Counters;
 use super::writer::Desk;
+use crate::stats::Counters;
 use rusqlite::{Connection, Statement};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

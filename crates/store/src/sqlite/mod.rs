@@ -8,19 +8,17 @@ mod migrations;
 mod queue;
 mod reader;
 mod rows;
-mod stats;
 mod sweep;
 mod writer;
 
-pub use stats::Stats;
-
 use crate::rows::{Way, unavailable};
+use crate::stats::{Counters, Stats};
 use crate::walks::Walks;
 use checkpointer::Bell;
 use countersign_core::nouns::event::Event;
 use countersign_core::nouns::factor::Factor;
-use countersign_core::ports::{Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, Store, Swept};
-use countersign_core::words::id::{DeliveryId, EventId, TenantId, UserId};
+use countersign_core::ports::{Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, Store, Swept, Turn};
+use countersign_core::words::id::{DeliveryId, EventId, NodeId, TenantId, UserId};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
 use queue::Queue;
@@ -136,7 +134,7 @@ impl Sqlite {
         let page_bytes: u32 = first.query_row("PRAGMA page_size", (), |row| row.get(0))?;
         let desk = Arc::new(Desk {
             queue: Queue::new(options.queue),
-            counters: stats::Counters::new(page_bytes.into()),
+            counters: Counters::new(page_bytes.into()),
             log_is_long: AtomicBool::new(false),
             busy: options.busy,
         });
@@ -280,6 +278,15 @@ impl Store for Sqlite {
             self.desk.queue.push_second(Chore::Sweep(found.removals, answer)).map_err(writer::turned)?;
             let removed = answered.await.unwrap_or_else(|_| Err(gone()))?;
             Ok(Swept { removed, more: found.more })
+        })
+    }
+
+    fn take_turn(&self, turn: Turn, node: NodeId, now: Timestamp, until: Timestamp) -> Pending<'_, Result<bool, Fault>> {
+        let (answer, answered) = oneshot::channel();
+        let left = self.desk.queue.push_second(Chore::TakeTurn(turn, node, [now.as_millis(), until.as_millis()], answer));
+        Box::pin(async move {
+            left.map_err(writer::turned)?;
+            answered.await.unwrap_or_else(|_| Err(gone()))
         })
     }
 

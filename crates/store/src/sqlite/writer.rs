@@ -19,11 +19,11 @@
 use super::checkpointer;
 use super::queue::Queue;
 use super::rows::{Reads, Shown, Trouble, Writes};
-use super::stats::Counters;
 use super::sweep::{self, Removals};
 use crate::rows::{Spot, Way, unavailable};
-use countersign_core::ports::{Change, Judge, Key, Outcome, Seen, Step, Write};
-use countersign_core::words::id::TenantId;
+use crate::stats::Counters;
+use countersign_core::ports::{Change, Judge, Key, Outcome, Seen, Step, Turn, Write};
+use countersign_core::words::id::{NodeId, TenantId};
 use countersign_core::words::refusal::Fault;
 use rusqlite::{Connection, Statement};
 use std::collections::VecDeque;
@@ -56,6 +56,8 @@ pub(super) struct Job {
 pub(super) enum Chore {
     /// Remove these rows.
     Sweep(Removals, oneshot::Sender<Result<u64, Fault>>),
+    /// Take or prolong this node's turn, now and until then.
+    TakeTurn(Turn, NodeId, [i64; 2], oneshot::Sender<Result<bool, Fault>>),
     /// Write something, to see whether that works.
     Probe(oneshot::Sender<Result<(), Fault>>),
 }
@@ -120,6 +122,7 @@ fn refuse_next(desk: &Desk, waiting: &mut VecDeque<Job>, error: &rusqlite::Error
     }
     match chore {
         Some(Chore::Sweep(_, answer)) => tell(answer, Err(fault)),
+        Some(Chore::TakeTurn(.., answer)) => tell(answer, Err(fault)),
         Some(Chore::Probe(answer)) => tell(answer, Err(fault)),
         None => {}
     }
@@ -240,6 +243,9 @@ impl<'c> Writer<'c> {
             match chore {
                 None => {}
                 Some(Chore::Sweep(removals, answer)) => trusted &= self.chore(answer, |it| it.sweeper.remove(&removals)),
+                Some(Chore::TakeTurn(turn, node, times, answer)) => {
+                    trusted &= self.chore(answer, |it| take_turn(it.connection, turn, node, times));
+                }
                 Some(Chore::Probe(answer)) => trusted &= self.chore(answer, |it| Ok(it.pulse.execute(()).map(drop)?)),
             }
             if !trusted {
@@ -514,6 +520,12 @@ impl<'c> Writer<'c> {
     fn tell(&mut self, tenant: TenantId, change: &Change) -> Result<(), Trouble> {
         change.events.iter().try_for_each(|event| self.writes.tell(tenant, event))
     }
+}
+
+fn take_turn(connection: &Connection, turn: Turn, node: NodeId, [now, until]: [i64; 2]) -> Result<bool, Trouble> {
+    let text = "INSERT INTO turns (at, holder, until) VALUES (?1, ?2, ?4) ON CONFLICT (at) DO UPDATE \
+                SET holder = excluded.holder, until = excluded.until WHERE holder = ?2 OR until <= ?3";
+    Ok(connection.prepare_cached(text)?.execute((turn.as_str(), node.as_bytes(), now, until))? == 1)
 }
 
 /// What is said when the queue does not take a job.

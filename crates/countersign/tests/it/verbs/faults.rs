@@ -4,10 +4,10 @@ use crate::house::{Does, House, NOON, away, refusal, sms};
 use countersign_core::nouns::event::Event;
 use countersign_core::nouns::factor::Factor;
 use countersign_core::ports::test::Still;
-use countersign_core::ports::{Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, SendError, Store, Swept};
+use countersign_core::ports::{Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, SendError, Store, Swept, Turn};
 use countersign_core::verbs::manage::ClientChange;
 use countersign_core::verbs::request::Sent;
-use countersign_core::words::id::{DeliveryId, EventId, TenantId, UserId};
+use countersign_core::words::id::{DeliveryId, EventId, NodeId, TenantId, UserId};
 use countersign_core::words::refusal::{Fault, Refusal};
 use countersign_core::words::time::Timestamp;
 use countersign_store::memory::Memory;
@@ -61,6 +61,9 @@ impl Store for BadDisk {
     }
     fn sweep(&self, tenant: TenantId, before: Timestamp, now: Timestamp) -> Pending<'_, Result<Swept, Fault>> {
         self.keeps.sweep(tenant, before, now)
+    }
+    fn take_turn(&self, turn: Turn, node: NodeId, now: Timestamp, until: Timestamp) -> Pending<'_, Result<bool, Fault>> {
+        self.keeps.take_turn(turn, node, now, until)
     }
     fn health(&self) -> Pending<'_, Result<Health, Fault>> {
         self.keeps.health()

@@ -16,6 +16,10 @@ pub struct Stats {
     pub commits: u64,
     /// Decisions that were made.
     pub jobs: u64,
+    /// Batches that began anew because somebody else was faster (several nodes).
+    pub overtaken: u64,
+    /// Commits whose answer was not heard (several nodes).
+    pub unheard: u64,
     /// Batches by size: those of at most 1, 2, 4 … 512 decisions.
     pub batches: [u64; SIZES],
     /// How long all commits took together, flushes included.
@@ -31,9 +35,11 @@ pub struct Stats {
 }
 
 #[derive(Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     commits: AtomicU64,
     jobs: AtomicU64,
+    overtaken: AtomicU64,
+    unheard: AtomicU64,
     batches: [AtomicU64; SIZES],
     commit_ns: AtomicU64,
     wal_bytes: AtomicU64,
@@ -43,40 +49,50 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn new(page_bytes: u64) -> Self {
+    pub(crate) fn new(page_bytes: u64) -> Self {
         Self { page_bytes: AtomicU64::new(page_bytes), ..Self::default() }
     }
 
-    pub(super) fn page_bytes(&self) -> u64 {
+    pub(crate) fn page_bytes(&self) -> u64 {
         self.page_bytes.load(Relaxed)
     }
 
     /// Grows whenever there may be something to carry over.
-    pub(super) fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.commits.load(Relaxed)
     }
 
-    pub(super) fn commit(&self, took: Duration) {
+    pub(crate) fn commit(&self, took: Duration) {
         self.commits.fetch_add(1, Relaxed);
         self.commit_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    pub(super) fn batch(&self, jobs: usize) {
+    pub(crate) fn batch(&self, jobs: usize) {
         self.jobs.fetch_add(jobs as u64, Relaxed);
         let size = usize::try_from(jobs.next_power_of_two().ilog2()).unwrap_or(SIZES);
         self.batches[size.min(SIZES - 1)].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn checkpoint(&self, wal_bytes: u64) {
+    pub(crate) fn overtaken(&self) {
+        self.overtaken.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn unheard(&self) {
+        self.unheard.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn checkpoint(&self, wal_bytes: u64) {
         self.wal_bytes.store(wal_bytes, Relaxed);
         self.checkpoints.fetch_add(1, Relaxed);
         *self.last_checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    pub(super) fn stats(&self, waiting: usize) -> Stats {
+    pub(crate) fn stats(&self, waiting: usize) -> Stats {
         Stats {
             commits: self.commits.load(Relaxed),
             jobs: self.jobs.load(Relaxed),
+            overtaken: self.overtaken.load(Relaxed),
+            unheard: self.unheard.load(Relaxed),
             batches: std::array::from_fn(|size| self.batches[size].load(Relaxed)),
             commit_time: Duration::from_nanos(self.commit_ns.load(Relaxed)),
             waiting: waiting as u64,
