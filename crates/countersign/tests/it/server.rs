@@ -139,6 +139,10 @@ impl Place {
     /// The command line of this place, without its arguments.
     pub fn prepare(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        // How much is tested is said in the same way as a setting, and is none.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTERSIGN_")) {
+            command.env_remove(name);
+        }
         command
             .current_dir(self.folder.path())
             .env("COUNTERSIGN_SERVER_LISTEN", self.address.to_string())
@@ -301,9 +305,11 @@ impl Caller {
                 return None;
             }
         };
-        let status = sent.status().as_u16();
-        assert!(status != 503 || sent.headers().contains_key("retry-after"), "a 503 that does not say when to come back");
-        Some((status, sent.json().await.ok()?))
+        let (status, says_when) = (sent.status().as_u16(), sent.headers().contains_key("retry-after"));
+        // What is no JSON was not said by the server, but by something before it.
+        let body = sent.json().await.ok()?;
+        assert!(status != 503 || says_when, "a 503 that does not say when to come back: {body}");
+        Some((status, body))
     }
 
     /// Asks for a code by SMS.
