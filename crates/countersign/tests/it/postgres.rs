@@ -412,6 +412,10 @@ impl Pair {
         let mut copy = standby.programs.command("pg_basebackup");
         copy.args(["--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--dbname", &from, "--pgdata"]);
         tools::run(copy.arg(&standby.data));
+        // It is a copy of a primary that waits for its standby, and has none itself once it is promoted.
+        let settings = standby.data.join("postgresql.auto.conf");
+        let copied = fs::read_to_string(&settings).expect("settings");
+        fs::write(settings, format!("{copied}\nsynchronous_standby_names = ''\n")).expect("settings are written");
         standby.port = port;
         standby.start();
         let primary = self.primary();
