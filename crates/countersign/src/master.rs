@@ -21,6 +21,22 @@ const FORM: &str = "it takes 64 hexadecimal digits, such as `openssl rand -hex 3
 /// Where no key can be had: why, and what to do.
 pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> Result<MasterKey, No> {
     match source {
+        MasterKeySource::File(path) if !path.exists() && !database.exists() => {
+            let key = make(path, chance)?;
+            let path = path.display();
+            tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
+            Ok(key)
+        }
+        source => read_for(source, &database.display().to_string()),
+    }
+}
+
+/// Reads the key with which `sealed` was sealed, and makes none: another one would not open it.
+///
+/// # Errors
+/// Where no key can be had: why, and what to do.
+pub fn read_for(source: &MasterKeySource, sealed: &str) -> Result<MasterKey, No> {
+    match source {
         MasterKeySource::Given(key) => {
             MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}")))
         }
@@ -30,16 +46,9 @@ pub fn read(source: &MasterKeySource, database: &Path, chance: &dyn Chance) -> R
                 warn_if_open_to_others(path);
                 parse(path, &text)
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound && database.exists() => {
-                let (path, database) = (path.display(), database.display());
-                let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
-                Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
-            }
             Err(why) if why.kind() == io::ErrorKind::NotFound => {
-                let key = make(path, chance)?;
-                let path = path.display();
-                tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
-                Ok(key)
+                let what = format!("{} is missing, and {sealed} was sealed with the key in it; no other key opens it", path.display());
+                Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
             }
             Err(why) => Err(No::refused(format!("secrets.master_key_file: {} cannot be read: {why}", path.display()))),
         },

@@ -6,4 +6,4 @@ pub mod contract;
 pub mod memory;
 mod sqlite;
 
-pub use sqlite::{OpenError, Options, Sqlite, Stats};
+pub use sqlite::{Candidate, CopyError, Going, InstallError, OpenError, Options, Snapshot, Sqlite, Stats, install, is_open, snapshot};

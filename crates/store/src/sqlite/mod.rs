@@ -7,11 +7,15 @@ mod checkpointer;
 mod migrations;
 mod queue;
 mod reader;
+mod restore;
 mod rows;
+mod snapshot;
 mod stats;
 mod sweep;
 mod writer;
 
+pub use restore::{Candidate, InstallError, install, is_open};
+pub use snapshot::{CopyError, Going, Snapshot, snapshot};
 pub use stats::Stats;
 
 use checkpointer::Bell;
