@@ -11,6 +11,7 @@ use countersign_core::ports::{Chance, Record};
 use countersign_core::verbs::restore::{Ended, restored};
 use countersign_core::words::id::TenantId;
 use countersign_core::words::time::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
@@ -215,25 +216,31 @@ fn hold(path: &Path) -> Result<Option<File>, InstallError> {
     }
 }
 
-/// Carries the log of a server that was killed into its database, as the next start would have done, so that it is one file.
+/// Carries the log of a server that was killed into its database, as the next start would have done, so that it is one file. A database
+/// that is too damaged for that stays as it is.
 fn fold(path: &Path) -> Result<(), InstallError> {
     drop(hold(path)?);
-    let log = beside(path, "-wal").metadata().map_or(0, |it| it.len());
-    if log > 0 && path.exists() {
-        // Closing the last connection does it. A database that is too damaged for that keeps its log, and is moved with it.
-        let closed = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &Options::default())
-            .and_then(|it| it.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(())));
-        if let Err(error) = closed {
-            tracing::warn!("The old database keeps its log, for it cannot be opened: {error}");
-        }
+    let bytes = |ending| beside(path, ending).metadata().map_or(0, |it| it.len());
+    if bytes("") == 0 || bytes("-wal") == 0 {
+        return Ok(());
+    }
+    let folded = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &Options::default()).and_then(|connection| {
+        // Otherwise closing would remove a log from which nothing could be read, and nobody could look into it any more.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+    });
+    if let Err(error) = folded {
+        tracing::warn!("The old database keeps its log, for it cannot be opened: {error}");
     }
     Ok(())
 }
 
+/// Gives a file that has something in it a second name.
 fn link_if_there(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
+    match from.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        linked => linked,
+        Ok(it) if it.len() == 0 => Ok(()),
+        _ => fs::hard_link(from, to),
     }
 }
 
