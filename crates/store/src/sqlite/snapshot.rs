@@ -1,9 +1,10 @@
 //! Copying a database beside whoever is at work on it.
 //!
 //! `VACUUM INTO` reads everything in one transaction: the copy is the database of one moment, nobody waits for it, and whatever
-//! was answered before it began is in it. The other way, SQLite's backup interface, copies page by page and begins again
-//! whenever another process has written; beside a busy server it never ends, or has to hold the writer up. What it costs
-//! instead: while it lasts, the log cannot begin anew and grows by what is written meanwhile.
+//! was answered before it began is in it. The other way, SQLite's backup interface, copies some pages at a time and begins again
+//! whenever another process has written meanwhile: tried with 400 MiB and 300 writes a second, it had begun 140 to 180 times after five
+//! seconds and was nowhere near its end, where this takes less than one. What it costs instead: while it lasts, the log cannot begin
+//! anew and grows by what is written.
 
 use super::rows::{Shelf, Trouble};
 use super::{OpenError, Options, beside, connect, migrations};
@@ -83,8 +84,9 @@ pub fn snapshot(path: &Path, going: &Going) -> Result<Snapshot, CopyError> {
     let (file, watched) = (named.file.try_clone(), named.file.try_clone());
     let [file, watched] = [file, watched].map(|it| it.map_err(|error| OpenError::File { path: named.path.clone(), error }));
     let (file, watched, going) = (file?, watched?, going.clone());
-    // Once SQLite has written to the file it has it open, and the name serves nobody any more: even a process that is killed leaves
-    // nothing behind then. Before that, taking the name away would make SQLite create a file of its own, for everybody to read.
+    // Once SQLite has written to the file it has it open, and the name serves nobody any more: a process that is killed leaves no copy
+    // behind then, only a journal that says that the copy had been empty. Before that, taking the name away would make SQLite create a
+    // file of its own, for everybody to read.
     let mut named = Some(named);
     let handler = move || {
         let done = watched.metadata().map_or(0, |it| it.len());
