@@ -199,6 +199,9 @@ fn not_opened(name: &str, why: Unopened) -> No {
         Unopened::Damaged => No::refused(what).hint("nothing in it can be trusted; take another copy of it, or an earlier backup"),
         Unopened::CutOff => No::refused(what).hint("it was not copied to its end; copy it again, or take an earlier backup"),
         Unopened::Unwritten(why) if was_stopped(&why) => stopped(),
-        Unopened::Unreadable(_) | Unopened::Unwritten(_) => No::unavailable(what),
+        Unopened::Unreadable(_) => No::unavailable(what),
+        Unopened::Unwritten(_) => {
+            No::unavailable(what).hint("it needs as much room in the folder of the database as the database in it takes")
+        }
     }
 }
