@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod backup;
 mod canaries;
 mod commands;
 mod crash;
