@@ -53,6 +53,10 @@ pub enum Command {
     /// Users: the people
     #[command(subcommand)]
     User(User),
+    /// Write everything into one sealed file, while the server serves
+    Backup(Backup),
+    /// Put a backup in the place of the database; the server must be stopped
+    Restore(Restore),
     /// Look for what is wrong: settings, files, database, keys, clock, routes and providers
     Doctor(Doctor),
     /// Print completions for a shell, for its own folder of completions
@@ -402,6 +406,36 @@ pub struct Doctor {
     /// The channel of the message
     #[arg(long, value_parser = carried, requires = "send")]
     pub channel: Option<Channel>,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+#[command(after_help = "Only the master key opens a backup: keep a copy of it elsewhere.\n\n\
+    With --json: {\"file\",\"bytes\",\"database_bytes\",\"tenants\",\"schema\",\"made_at\",\"duration_ms\"}")]
+pub struct Backup {
+    /// The file to write; - is standard output
+    pub file: PathBuf,
+    /// Take the place of a file that is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What came after the backup is forgotten. For safety every open challenge is ended, waiting messages are dropped, and\n\
+values that authenticators have shown by now are not taken any more. docs/backup.md tells what else to think of.\n\n\
+With --json: {\"database\",\"restored\",\"made_at\",\"made_by\",\"schema\",\"tenants\",\"challenges_ended\",\n\
+\"messages_dropped\",\"authenticators\",\"aside\",\"duration_ms\"}")]
+pub struct Restore {
+    /// The backup; - is standard input
+    pub file: PathBuf,
+    /// Move a database that is there already aside; it is not removed
+    #[arg(long)]
+    pub force: bool,
+    /// Look whether the backup is good, and put nothing in place
+    #[arg(long, conflicts_with = "force")]
+    pub check: bool,
 }
 
 /// Where secrets are read from.

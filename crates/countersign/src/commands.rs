@@ -2,11 +2,13 @@
 //!
 //! Owns what they share. A running server sees their changes within two seconds ([`countersign_core::verbs::standing::FRESH`]).
 
+mod backup;
 mod client;
 mod completions;
 mod dev;
 mod doctor;
 mod provider;
+mod restore;
 mod serve;
 mod template;
 mod tenant;
@@ -60,6 +62,8 @@ pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
         Command::Provider(it) => desk.with_household(async |home, desk| provider::run(desk, home, it).await),
         Command::Template(it) => desk.with_household(async |home, desk| template::run(desk, home, it).await),
         Command::User(it) => desk.with_household(async |home, desk| user::run(desk, home, it).await),
+        Command::Backup(it) => backup::run(&desk, it),
+        Command::Restore(it) => restore::run(&desk, it),
         Command::Doctor(it) => doctor::run(&desk, &it),
         Command::Completions { shell } => completions::run(shell),
     }
@@ -99,7 +103,10 @@ impl Desk {
 }
 
 /// A runtime for one thing after the other.
-fn one_thread() -> Result<Runtime, No> {
+///
+/// # Errors
+/// When the system refuses it.
+pub fn one_thread() -> Result<Runtime, No> {
     Builder::new_current_thread().enable_all().build().map_err(no_runtime)
 }
 
@@ -168,6 +175,11 @@ fn barred(why: &str) -> Option<String> {
     }
     why.contains("(egress.allow_plain_http)")
         .then(|| "use https://, or write into the settings file:  [egress] allow_plain_http = true".to_owned())
+}
+
+/// So many of them, in words.
+fn count(many: u64, what: &str) -> String {
+    format!("{many} {what}{}", if many == 1 { "" } else { "s" })
 }
 
 /// `NAME=VALUE` of an option.

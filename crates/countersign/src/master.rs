@@ -21,6 +21,22 @@ const FORM: &str = "it takes 64 hexadecimal digits, such as `openssl rand -hex 3
 /// Where no key can be had: why, and what to do.
 pub fn read(source: &MasterKeySource, database: Option<&str>, chance: &dyn Chance) -> Result<MasterKey, No> {
     match source {
+        MasterKeySource::File(path) if !path.exists() && database.is_none() => {
+            let key = make(path, chance)?;
+            let path = path.display();
+            tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
+            Ok(key)
+        }
+        source => read_for(source, database.unwrap_or("nothing yet")),
+    }
+}
+
+/// Reads the key with which `sealed` was sealed, and makes none: another one would not open it.
+///
+/// # Errors
+/// Where no key can be had: why, and what to do.
+pub fn read_for(source: &MasterKeySource, sealed: &str) -> Result<MasterKey, No> {
+    match source {
         MasterKeySource::Given(key) => {
             MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}")))
         }
@@ -31,15 +47,8 @@ pub fn read(source: &MasterKeySource, database: Option<&str>, chance: &dyn Chanc
                 parse(path, &text)
             }
             Err(why) if why.kind() == io::ErrorKind::NotFound => {
-                if let Some(database) = database {
-                    let path = path.display();
-                    let what = format!("{path} is missing, and {database} was sealed with the key in it; no other key opens it");
-                    return Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"));
-                }
-                let key = make(path, chance)?;
-                let path = path.display();
-                tracing::warn!("A master key was made in {path}. Keep a copy elsewhere: nothing in the database opens without it");
-                Ok(key)
+                let what = format!("{} is missing, and {sealed} was sealed with the key in it; no other key opens it", path.display());
+                Err(No::refused(what).hint("put your copy of the file back, or name its place in secrets.master_key_file"))
             }
             Err(why) => Err(No::refused(format!("secrets.master_key_file: {} cannot be read: {why}", path.display()))),
         },

@@ -18,6 +18,12 @@ pub enum Say {
 }
 
 impl Say {
+    /// Whether a machine listens.
+    #[must_use]
+    pub fn is_json(self) -> bool {
+        matches!(self, Self::Json)
+    }
+
     /// Tells `result` to a machine, or what `text` makes of it to a person.
     ///
     /// # Errors

@@ -11,5 +11,5 @@ mod stats;
 mod walks;
 
 pub use postgres::Postgres;
-pub use sqlite::{OpenError, Options, Sqlite};
+pub use sqlite::{Candidate, CopyError, Going, InstallError, OpenError, Options, Snapshot, Sqlite, install, is_open, snapshot};
 pub use stats::Stats;

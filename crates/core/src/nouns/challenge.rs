@@ -124,7 +124,7 @@ impl Challenge {
     pub fn answer(self, evidence: &Evidence, now: Timestamp) -> (Self, Verdict) {
         let Stage::Open { attempts_left, expires_at, proof } = &self.stage else { return (self, Verdict::Ended) };
         if now >= *expires_at {
-            return (Self { stage: Stage::Expired { at: now }, ..self }, Verdict::Expired);
+            return (self.expired(now), Verdict::Expired);
         }
         let right = match (proof, evidence) {
             (Proof::Code { mac, .. }, Evidence::Code(given)) => mac == given,
@@ -141,6 +141,18 @@ impl Challenge {
             }
             None => (self.spent(now), Verdict::LastWrong),
         }
+    }
+
+    /// Whether answers to it are judged, be they in time or not.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open { .. })
+    }
+
+    /// The challenge, over before a right answer came; one that has ended stays as it is.
+    #[must_use]
+    pub fn expired(self, now: Timestamp) -> Self {
+        if self.is_open() { Self { stage: Stage::Expired { at: now }, ..self } } else { self }
     }
 
     /// The challenge after too many wrong answers.
@@ -237,6 +249,14 @@ mod tests {
         assert_eq!((attempts_left.get(), *expires_at), (2, at(300)));
         assert!(matches!(challenge.clone().answer(&right, at(3)).1, Verdict::Wrong { .. }));
         assert_eq!(challenge.answer(&wrong, at(3)).1, Verdict::Passed);
+    }
+
+    #[test]
+    fn invariant_1_an_expired_challenge_takes_no_right_code_and_a_passed_one_stays_passed() {
+        let (challenge, right, _) = open(3);
+        let (passed, _) = challenge.clone().answer(&right, at(1));
+        assert_eq!(challenge.expired(at(2)).answer(&right, at(2)).1, Verdict::Ended);
+        assert_eq!(passed.expired(at(2)).stage, Stage::Passed { at: at(1) });
     }
 
     proptest! {

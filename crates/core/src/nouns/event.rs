@@ -20,7 +20,7 @@ pub struct Event {
 /// The things that happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are ids of what the variant names")]
+#[expect(missing_docs, reason = "the fields are ids of what the variant names, or counts of it")]
 pub enum What {
     /// A challenge was opened.
     Opened { challenge: ChallengeId, channel: Channel },
@@ -50,6 +50,8 @@ pub enum What {
     Removed { user: UserId, factor: FactorId },
     /// An administrator cleared a person's wrong codes.
     Unlocked { channel: Channel },
+    /// A backup was restored, and what was open in it was ended.
+    Restored { made_at: Timestamp, challenges: u64, deliveries: u64, authenticators: u64 },
     /// An administrator made or changed a tenant.
     TenantSaved { tenant: TenantId },
     /// An administrator made, changed or switched a client.

@@ -87,4 +87,12 @@ impl Factor {
         };
         Self { kind: FactorKind::Totp { seed, burnt: Some(step) }, stage, ..self }
     }
+
+    /// The factor, of which no value up to `step` is accepted any more. What was burnt stays burnt.
+    #[must_use]
+    pub fn burnt_up_to(self, step: StepNumber) -> Self {
+        let FactorKind::Totp { seed, burnt } = self.kind;
+        let burnt = Some(burnt.map_or(step, |before| before.max(step)));
+        Self { kind: FactorKind::Totp { seed, burnt }, ..self }
+    }
 }

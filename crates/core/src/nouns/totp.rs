@@ -36,6 +36,12 @@ pub fn step_at(now: Timestamp) -> StepNumber {
     now.as_secs().max(0).unsigned_abs() / STEP_S
 }
 
+/// The newest step of which a value may have been accepted by `now`.
+#[must_use]
+pub fn newest_at(now: Timestamp) -> StepNumber {
+    step_at(now) + DRIFT
+}
+
 /// The step whose value `answer` is, among those near `now` that come after `burnt`. Every candidate is compared,
 /// in constant time.
 #[must_use]
@@ -115,6 +121,18 @@ mod tests {
         assert_eq!(matching(SEED, &answer, now, Some(99)), Some(100));
         assert_eq!(matching(SEED, &answer, now, Some(100)), None);
         assert_eq!(matching(SEED, &answer, now, Some(101)), None);
+    }
+
+    #[test]
+    fn no_value_that_could_be_accepted_by_now_is_newer_than_the_newest() {
+        let now = Timestamp::from_millis(100 * 30_000 + 29_999);
+        for step in 95..105 {
+            let answer = Answer::parse(&hotp(SEED, step), DIGITS).expect("six digits");
+            assert_eq!(matching(SEED, &answer, now, Some(newest_at(now))), None, "{step}");
+        }
+        let answer = Answer::parse(&hotp(SEED, 102), DIGITS).expect("six digits");
+        let later = Timestamp::from_millis(101 * 30_000);
+        assert_eq!(matching(SEED, &answer, later, Some(newest_at(now))), Some(102), "half a minute later the next one is taken");
     }
 
     #[test]

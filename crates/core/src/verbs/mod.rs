@@ -5,6 +5,7 @@ pub mod enroll;
 pub mod manage;
 pub mod request;
 pub mod resend;
+pub mod restore;
 pub mod standing;
 pub mod verify;
 

@@ -1,12 +1,14 @@
 //! Secrets: codes, keys, sealed values and keyed hashes. None of them can be printed by accident (invariant 7).
 //!
 //! The order of keys: a *master key* (the operator's) wraps each tenant's *data keys*; from a data key two keys
-//! are derived, one that seals (AES-256-GCM) and one that hashes (HMAC-SHA-256, RFC 2104).
+//! are derived, one that seals (AES-256-GCM) and one that hashes (HMAC-SHA-256, RFC 2104). A backup has keys of its own,
+//! derived from the master key and a salt (HKDF-SHA-256, RFC 5869); what is done with them is [`super::archive`].
 
 use crate::ports::Chance;
 use crate::words::address::Fingerprint;
 use crate::words::id::{ChallengeId, KeyId, TenantId};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -190,7 +192,7 @@ pub struct Place<'a> {
     pub field: &'a str,
 }
 
-/// The operator's key. It wraps every tenant's data keys and touches nothing else.
+/// The operator's key. It wraps every tenant's data keys, seals backups, and touches nothing else.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MasterKey([u8; 32]);
 
@@ -217,6 +219,16 @@ impl MasterKey {
 
     fn wrapper(&self) -> LessSafeKey {
         sealing_key(&derive(&self.0, "wrap"))
+    }
+
+    /// A key for one `purpose`, one `salt` and nothing else (HKDF-SHA-256, RFC 5869). The parts of the purpose follow each other
+    /// without a mark between them, so only the last may vary in length.
+    pub(super) fn expand(&self, salt: &[u8], purpose: &[&[u8]]) -> [u8; 32] {
+        let mut key = [0; 32];
+        let extracted = Salt::new(HKDF_SHA256, salt).extract(&self.0);
+        let expanded = extracted.expand(purpose, HKDF_SHA256).and_then(|it| it.fill(&mut key));
+        expanded.expect("HKDF-SHA-256 gives 32 bytes (RFC 5869 §2.3: up to 8,160)");
+        key
     }
 }
 
@@ -336,7 +348,7 @@ fn derive(key: &[u8], label: &str) -> [u8; 32] {
     hash.finalize().into_bytes().into()
 }
 
-fn sealing_key(key: &[u8; 32]) -> LessSafeKey {
+pub(super) fn sealing_key(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("AES-256 takes 32 bytes"))
 }
 

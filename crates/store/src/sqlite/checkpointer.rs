@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_BYTES: u64 = 64 << 20;
 /// How long that moment may be while a reader holds on to the log.
 const MOMENT: Duration = Duration::from_millis(20);
+/// Looks at a log that stays long before the writer is asked again. A reader may hold on to it for minutes, as a backup does, and
+/// asking at each look would take nearly half of the writer's time.
+const PATIENCE: u32 = 20;
 
 /// Tells the checkpointer to stop.
 #[derive(Default)]
@@ -47,6 +50,7 @@ pub(super) fn run(desk: &Arc<Desk>, connection: &Connection, bell: &Bell) {
     };
     let mut carried = 0;
     let mut failing = false;
+    let mut patience = 0;
     while !bell.wait(PAUSE) {
         let commits = desk.counters.written();
         if commits == carried {
@@ -59,9 +63,14 @@ pub(super) fn run(desk: &Arc<Desk>, connection: &Connection, bell: &Bell) {
                     carried = commits;
                 }
                 // The writer has gone on meanwhile, or the log would have begun anew by itself.
-                if log.bytes(desk.counters.page_bytes()) > LOG_BYTES {
-                    desk.log_is_long.store(true, Ordering::Relaxed);
-                }
+                patience = match (log.bytes(desk.counters.page_bytes()) > LOG_BYTES, patience) {
+                    (false, _) => 0,
+                    (true, 0) => {
+                        desk.log_is_long.store(true, Ordering::Relaxed);
+                        PATIENCE
+                    }
+                    (true, looks) => looks - 1,
+                };
             }
             // The log keeps everything until it works again, so nothing is lost but room.
             Err(error) if !failing => {

@@ -39,6 +39,11 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// The version of the schema of a database; refuses what is not ours, and what this program does not know.
+pub(super) fn of(connection: &Connection) -> Result<u32, OpenError> {
+    if application(connection)? == APPLICATION { check(connection) } else { Err(OpenError::Foreign) }
+}
+
 /// Refuses a database that holds something and is not ours.
 pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;

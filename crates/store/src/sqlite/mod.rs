@@ -7,9 +7,14 @@ mod checkpointer;
 mod migrations;
 mod queue;
 mod reader;
+mod restore;
 mod rows;
+mod snapshot;
 mod sweep;
 mod writer;
+
+pub use restore::{Candidate, InstallError, install, is_open};
+pub use snapshot::{CopyError, Going, Snapshot, snapshot};
 
 use crate::rows::{Way, unavailable};
 use crate::stats::{Counters, Stats};
