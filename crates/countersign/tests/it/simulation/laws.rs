@@ -18,7 +18,7 @@ use countersign_core::verbs::request::{Requested, Sent};
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::Fingerprint;
 use countersign_core::words::id::{ChallengeId, DeliveryId, TenantId};
-use countersign_core::words::refusal::{Error, Refusal};
+use countersign_core::words::refusal::{Error, Fault, Refusal};
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +56,6 @@ pub struct Counts {
 #[derive(Debug, Default)]
 struct Known {
     tenant: Option<TenantId>,
-    /// Who it was opened for, as the world names accounts.
     expires_at: Option<Timestamp>,
     failures: Vec<Fingerprint>,
     is_authentication: bool,
@@ -79,6 +78,9 @@ struct Parcel {
     was_unwanted: bool,
 }
 
+/// The bytes of a fingerprint, which have an order.
+type Counted = [u8; 16];
+
 /// What is known of one count of wrong codes.
 #[derive(Debug, Default)]
 struct Account {
@@ -92,7 +94,7 @@ pub struct Laws {
     policies: BTreeMap<TenantId, Policy>,
     challenges: BTreeMap<ChallengeId, Known>,
     parcels: BTreeMap<DeliveryId, Parcel>,
-    accounts: BTreeMap<(TenantId, Fingerprint2), Account>,
+    accounts: BTreeMap<(TenantId, Counted), Account>,
     /// By which count an account of the world is known, in whatever spelling.
     persons: BTreeMap<String, Fingerprint>,
     /// The challenge that a handler opened last.
@@ -101,8 +103,6 @@ pub struct Laws {
     steps: BTreeSet<(String, u64)>,
     pub counts: Counts,
 }
-
-type Fingerprint2 = [u8; 16];
 
 /// What was asked, as far as the laws care.
 pub enum Asked {
@@ -117,6 +117,7 @@ pub enum Asked {
 }
 
 /// What was told.
+#[derive(Debug)]
 pub enum Told {
     Challenge(Result<Requested, Error>),
     Answer(Result<Answered, Error>),
@@ -302,7 +303,7 @@ impl Laws {
     /// Every wrong verdict is counted in the change that makes it durable, and nothing else moves a count (invariant 2).
     fn counts_of(&mut self, tenant: TenantId, turned: &[Turned], events: &[Event], paid: &[ChallengeId], passed: &[ChallengeId]) {
         let now = self.sim.now();
-        let mut due: BTreeSet<Fingerprint2> = BTreeSet::new();
+        let mut due: BTreeSet<Counted> = BTreeSet::new();
         for id in paid {
             let known = self.challenges.entry(*id).or_default();
             known.paid += 1;
@@ -350,6 +351,9 @@ impl Laws {
 
     /// A node told a caller something.
     pub fn told(&mut self, table: &Table, asked: &Asked, told: &Told, handler: u64) {
+        if let Told::Challenge(Err(Error::Fault(Fault::Corrupt(why)))) | Told::Answer(Err(Error::Fault(Fault::Corrupt(why)))) = told {
+            self.breaks("4", format!("what was kept cannot be read: {why}"));
+        }
         match (asked, told) {
             (Asked::Challenge { account, tenant }, Told::Challenge(Ok(it))) => {
                 self.is_open(it, "");
@@ -555,7 +559,7 @@ impl Laws {
     }
 }
 
-fn failures(record: Option<&Record>) -> Option<(Fingerprint2, Failures)> {
+fn failures(record: Option<&Record>) -> Option<(Counted, Failures)> {
     match record? {
         Record::Limit(Limit { of, count: Count::Failures(it) }) => Some((*of.as_bytes(), it.clone())),
         _ => None,

@@ -14,9 +14,12 @@ mod store;
 mod weather;
 mod world;
 
-use executor::{Owner, START_MS, Sim, Slot};
+use countersign_core::words::time::Timestamp;
+use executor::{Owner, START_MS, Sim};
 use laws::Counts;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use weather::Weather;
 use world::World;
@@ -41,10 +44,9 @@ struct Run {
 fn run(seed: u64, weather: fn(&Sim) -> Weather) -> Run {
     let world = World::new(seed, weather);
     let sim = world.sim.clone();
-    let is_over = Slot::<()>::default();
-    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_over = Arc::new(AtomicBool::new(false));
     sim.spawn(Owner::World, {
-        let (world, sim, ended, _keep) = (world.clone(), sim.clone(), ended.clone(), is_over);
+        let (world, sim, is_over) = (world.clone(), sim.clone(), is_over.clone());
         async move {
             let core = world.life(0).expect("nobody has died yet").core;
             let doors = people::furnish(&core, &sim).await;
@@ -60,10 +62,10 @@ fn run(seed: u64, weather: fn(&Sim) -> Weather) -> Run {
             let mut book = world.base.book();
             let book = &mut *book;
             book.laws.at_the_end(&book.table);
-            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+            is_over.store(true, Ordering::Relaxed);
         }
     });
-    while sim.broken().is_none() && !ended.load(std::sync::atomic::Ordering::Relaxed) {
+    while sim.broken().is_none() && !is_over.load(Ordering::Relaxed) {
         if !sim.step() {
             sim.breaks("10", "everybody waits, and nothing will ever happen");
         }
@@ -71,7 +73,7 @@ fn run(seed: u64, weather: fn(&Sim) -> Weather) -> Run {
     let run = Run {
         steps: sim.steps(),
         hash: sim.hash(),
-        simulated: sim.now().since(countersign_core::words::time::Timestamp::from_millis(START_MS)),
+        simulated: sim.now().since(Timestamp::from_millis(START_MS)),
         counts: world.base.book().laws.counts.clone(),
         broken: sim.broken(),
         trace: sim.last_lines(),

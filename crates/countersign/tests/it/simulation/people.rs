@@ -12,7 +12,7 @@ use countersign_core::nouns::route::Route;
 use countersign_core::nouns::tenant::Policy;
 use countersign_core::nouns::totp;
 use countersign_core::verbs::manage::{NewClient, NewProvider, TenantChange};
-use countersign_core::verbs::request::Ask;
+use countersign_core::verbs::request::{Ask, Requested};
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::{Address, Channel, Login, PhoneNumber};
 use countersign_core::words::id::{ChallengeId, ClientId, TenantId};
@@ -79,7 +79,7 @@ impl Op {
 enum Reply {
     Challenge(ChallengeId),
     Enrolling(ChallengeId, Vec<u8>),
-    Answered(Answered),
+    Answered,
     No,
 }
 
@@ -192,7 +192,7 @@ async fn by_code(world: &World, me: &Person, everyone: &[Person]) {
             6 => {
                 // Several at once, on whichever nodes: at most one is accepted.
                 let answers = [right.clone(), wrong, right.clone(), right];
-                let calls: Vec<_> = answers.into_iter().map(|it| ring(world, me, answered(id, it))).collect();
+                let calls: Vec<_> = answers.into_iter().map(|it| ring(world, me, with_code(id, it))).collect();
                 for call in calls {
                     call.await;
                 }
@@ -272,10 +272,10 @@ async fn old_challenges(world: &World, me: &Person) {
 }
 
 async fn answer(world: &World, me: &Person, id: ChallengeId, code: String) {
-    call(world, me, answered(id, code)).await;
+    call(world, me, with_code(id, code)).await;
 }
 
-fn answered(id: ChallengeId, answer: String) -> Op {
+fn with_code(id: ChallengeId, answer: String) -> Op {
     Op::Answer { id, answer, device: None }
 }
 
@@ -306,7 +306,7 @@ async fn call(world: &World, me: &Person, op: Op) -> Option<Reply> {
     ring(world, me, op).await
 }
 
-/// Sends a call on its way over a network that loses, repeats and delays.
+/// Sends a call on its way over a network that loses, repeats and delays. What comes back may be awaited later.
 fn ring(world: &World, me: &Person, op: Op) -> impl Future<Output = Option<Reply>> + Send + use<> {
     let (sim, weather) = (world.sim.clone(), world.weather.clone());
     *world.base.book().laws.counts.operations.entry(op.name()).or_default() += 1;
@@ -324,7 +324,7 @@ fn ring(world: &World, me: &Person, op: Op) -> impl Future<Output = Option<Reply
     async move {
         let heard = within(reply, sim.sleep(PATIENCE)).await;
         if heard.is_none() && hangs_up {
-            on_the_way.iter().for_each(|work| work.iter_for_each(|id| sim.cancel(id)));
+            on_the_way.iter().filter_map(Handler::number).for_each(|id| sim.cancel(id));
         }
         heard
     }
@@ -335,10 +335,8 @@ fn ring(world: &World, me: &Person, op: Op) -> impl Future<Output = Option<Reply
 struct Handler(Arc<Mutex<Option<u64>>>);
 
 impl Handler {
-    fn iter_for_each(&self, with: impl FnOnce(u64)) {
-        if let Some(id) = *self.0.lock().unwrap() {
-            with(id);
-        }
+    fn number(&self) -> Option<u64> {
+        *self.0.lock().unwrap()
     }
 }
 
@@ -355,7 +353,6 @@ fn arrives(world: &World, me: &Person, op: Op, reply: Slot<Reply>) -> Handler {
             let (sim, world) = (sim.clone(), world.clone());
             async move {
                 let heard = handle(&world, &life.core, &me, &op).await;
-                sim.note(format_args!("node {} told {}: {heard:?}", life.node, me.name));
                 if drops_reply {
                     world.base.book().laws.counts.lost_replies += 1;
                     return;
@@ -364,7 +361,6 @@ fn arrives(world: &World, me: &Person, op: Op, reply: Slot<Reply>) -> Handler {
                 reply.put(heard);
             }
         });
-        sim.note(format_args!("task {id}: {op_said}", op_said = "a call arrives"));
         *noted.0.lock().unwrap() = Some(id);
     });
     handler
@@ -373,11 +369,12 @@ fn arrives(world: &World, me: &Person, op: Op, reply: Slot<Reply>) -> Handler {
 /// What a door of a node does: translates, asks the core, tells. What is told is held against the laws before it leaves.
 async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
     let Ok(scope) = core.scope(me.door.tenant, me.door.client).await else { return Reply::No };
-    let me_login = |text: &str| Login::parse(text).expect("a login");
-    world.sim.note(format_args!("{:?} of {}", op, me.door.client));
+    let named = |text: &str| Login::parse(text).expect("a login");
+    world.sim.note(format_args!("{op:?} of {}", me.door.client));
     let judged = |asked: Asked, told: &Told| {
         let mut book = world.base.book();
         let book = &mut *book;
+        world.sim.note(format_args!("{} is told {told:?}", me.name));
         book.laws.told(&book.table, &asked, told, world.sim.current());
     };
     let seed_of = |device: &String| {
@@ -389,10 +386,10 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             let ask = if *by == Channel::Sms { sms(login, to) } else { email(login, to) };
             let said = core.request(&scope, ask).await;
             let account = format!("{}/{}/{by}", me.door.client, me.name);
-            challenged(said.clone(), |told| judged(Asked::Challenge { account, tenant: me.door.tenant }, told))
+            challenged(said, |told| judged(Asked::Challenge { account, tenant: me.door.tenant }, told))
         }
         Op::Totp { login, device } => {
-            let said = core.request(&scope, Ask::Totp { login: me_login(login), device: device.clone() }).await;
+            let said = core.request(&scope, Ask::Totp { login: named(login), device: device.clone() }).await;
             let account = format!("{}/{}/totp", me.door.client, me.name);
             challenged(said, |told| judged(Asked::Challenge { account, tenant: me.door.tenant }, told))
         }
@@ -402,7 +399,7 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             heard(said, |told| judged(Asked::Answer { id: *id, answer: answer.clone(), seed }, told))
         }
         Op::Activate { login, id, answer, device } => {
-            let said = core.activate(&scope, &me_login(login), *id, answer).await.map(|it| it.0);
+            let said = core.activate(&scope, &named(login), *id, answer).await.map(|it| it.0);
             let seed = seed_of(device);
             heard(said, |told| judged(Asked::Answer { id: *id, answer: answer.clone(), seed }, told))
         }
@@ -418,7 +415,7 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             let said = core.resend(&scope, *id).await;
             challenged(said, |told| judged(Asked::Foreign, told))
         }
-        Op::Enroll { login, device } => match core.enroll_totp(&scope, me_login(login), device).await {
+        Op::Enroll { login, device } => match core.enroll_totp(&scope, named(login), device).await {
             Ok(it) => {
                 let seed = data_encoding::BASE32_NOPAD.decode(it.seed.reveal().as_bytes()).expect("base32");
                 Reply::Enrolling(it.challenge, seed)
@@ -426,19 +423,19 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             Err(_) => Reply::No,
         },
         Op::Remove { login, device } => {
-            let _ = core.remove_device(&scope, &me_login(login), device).await;
+            let _ = core.remove_device(&scope, &named(login), device).await;
             Reply::No
         }
         Op::Unlock { login, channel, number } => {
             let to = Address::Phone(PhoneNumber::parse(number, None).expect("a number"));
             let to = (*channel == Channel::Sms).then_some(&to);
-            let _ = core.unlock(me.door.tenant, &me.door.client_id, &me_login(login), *channel, to).await;
+            let _ = core.unlock(me.door.tenant, &me.door.client_id, &named(login), *channel, to).await;
             Reply::No
         }
     }
 }
 
-fn challenged(said: Result<countersign_core::verbs::request::Requested, Error>, judged: impl FnOnce(&Told)) -> Reply {
+fn challenged(said: Result<Requested, Error>, judged: impl FnOnce(&Told)) -> Reply {
     let told = Told::Challenge(said);
     judged(&told);
     match told {
@@ -451,7 +448,7 @@ fn heard(said: Result<Answered, Error>, judged: impl FnOnce(&Told)) -> Reply {
     let told = Told::Answer(said);
     judged(&told);
     match told {
-        Told::Answer(Ok(it)) => Reply::Answered(it),
+        Told::Answer(Ok(_)) => Reply::Answered,
         _ => Reply::No,
     }
 }

@@ -360,7 +360,7 @@ impl Hand {
         Ok(())
     }
 
-    async fn decide(self, tenant: TenantId, mut keys: Vec<Key>, mut judge: Judge, owner: Owner, origin: u64) -> Result<Outcome, Fault> {
+    async fn decide(self, tenant: TenantId, mut keys: Vec<Key>, mut judge: Judge, origin: u64) -> Result<Outcome, Fault> {
         let sim = self.base.sim.clone();
         for _ in 0..TRIES {
             self.reach().await?;
@@ -388,7 +388,7 @@ impl Hand {
             if change.writes.is_empty() && change.events.is_empty() {
                 return Ok(Outcome::Done);
             }
-            match self.commit(tenant, change, keys.clone(), owner, origin).await? {
+            match self.commit(tenant, change, keys.clone(), origin).await? {
                 Ok(()) => return Ok(Outcome::Done),
                 Err(Not::Taken) => return Ok(Outcome::Taken),
                 Err(Not::Stale) => sim.note(format_args!("node {} was too late and reads again", self.node)),
@@ -398,7 +398,7 @@ impl Hand {
     }
 
     /// Puts a change on the wire. From here on it is the world's: a node that dies does not call it back.
-    async fn commit(&self, tenant: TenantId, change: Change, seen: Vec<Key>, owner: Owner, origin: u64) -> Result<Result<(), Not>, Fault> {
+    async fn commit(&self, tenant: TenantId, change: Change, seen: Vec<Key>, origin: u64) -> Result<Result<(), Not>, Fault> {
         let (sim, weather) = (&self.base.sim, &self.base.weather);
         if weather.is_hit(weather.loses_commits) {
             self.base.book().laws.counts.lost_commits += 1;
@@ -417,7 +417,6 @@ impl Hand {
                 return told.put(Err(away("the connection broke before the commit")));
             }
             let done = hand.base.apply(tenant, change, &seen, origin);
-            let _ = owner;
             weather.store_delay(sim).await;
             if loses_answer || hand.base.is_out(hand.node) {
                 hand.base.book().laws.counts.lost_commit_answers += 1;
@@ -466,12 +465,12 @@ impl Store for Wire {
 
     fn decide(&self, tenant: TenantId, first: Vec<Key>, judge: Judge) -> Pending<'static, Result<Outcome, Fault>> {
         let answer = Slot::default();
-        let (ticket, hand, told, owner) = (self.lanes.enter(&first), self.hand(), answer.clone(), self.owner);
+        let (ticket, hand, told) = (self.lanes.enter(&first), self.hand(), answer.clone());
         let origin = self.base.sim.current();
         // It is on its way whether or not somebody waits; only the death of its node ends it.
-        self.base.sim.spawn(owner, async move {
+        self.base.sim.spawn(self.owner, async move {
             ticket.turn().await;
-            let outcome = hand.decide(tenant, first, judge, owner, origin).await;
+            let outcome = hand.decide(tenant, first, judge, origin).await;
             drop(ticket);
             told.put(outcome);
         });

@@ -32,7 +32,6 @@ pub struct World {
 /// One life of a node.
 #[derive(Clone)]
 pub struct Life {
-    pub node: usize,
     pub owner: Owner,
     pub core: Core,
 }
@@ -77,7 +76,7 @@ impl World {
             pen: Arc::new(Plain),
             master: self.master.clone(),
         });
-        self.nodes.lock().unwrap()[node] = Some(Life { node, owner, core: core.clone() });
+        self.nodes.lock().unwrap()[node] = Some(Life { owner, core: core.clone() });
         self.sim.spawn(owner, deliver(self.clone(), node, core.clone(), skew));
         self.sim.spawn(owner, sweep(self.clone(), core));
     }
@@ -95,7 +94,7 @@ impl World {
         let node = self.any_node();
         if self.weather.is_hit(self.weather.crashes) {
             let (world, sim) = (self.clone(), self.sim.clone());
-            let (soon, down) = (sim.span(0, 3_000), sim.span(10, 60_000));
+            let (soon, down) = (sim.span(0, sim.one_of(&[300, 3_000, 25_000])), sim.span(10, 60_000));
             sim.clone().spawn(Owner::World, async move {
                 sim.sleep(soon).await;
                 if world.life(node).is_none() {
@@ -112,7 +111,7 @@ impl World {
             let which = self.weather.is_hit(self.weather.partial_outages).then_some(node);
             let hangs = self.weather.is_hit(self.weather.hanging_outages);
             let (world, sim) = (self.clone(), self.sim.clone());
-            let soon = sim.span(0, 3_000);
+            let soon = sim.span(0, sim.one_of(&[300, 3_000, 25_000]));
             sim.clone().spawn(Owner::World, async move {
                 sim.sleep(soon).await;
                 world.base.goes_out(which, Duration::from_secs(20), hangs);
@@ -130,13 +129,13 @@ async fn deliver(world: World, node: usize, core: Core, skew_ms: i64) {
             Ok(0) => {
                 troubles = 0;
                 let due = world.base.book().table.next_due();
-                let rest = due.map_or(Duration::from_secs(86_400), |due| due.since(sim.now() + Duration::from_millis(0)));
-                let rest = if skew_ms < 0 { rest + Duration::from_millis(skew_ms.unsigned_abs()) } else { rest };
+                // Seen from the truth: a clock that is ahead finds it due earlier.
+                let due = due.map(|due| Timestamp::from_millis(due.as_millis() - skew_ms));
+                let rest = due.map_or(Duration::from_secs(86_400), |due| due.since(sim.now()));
                 if world.base.is_out(node) || rest <= pause {
                     sim.sleep(pause).await;
                 } else {
-                    let early = rest.saturating_sub(Duration::from_millis(world.weather.skew_ms));
-                    within(world.base.rung(), sim.sleep(early.max(pause))).await;
+                    within(world.base.rung(), sim.sleep(rest)).await;
                 }
             }
             Ok(_) => troubles = 0,
