@@ -33,19 +33,20 @@ const _: () = assert!(ATTEMPT.as_secs() + MARGIN.as_secs() < LEASE.as_secs());
 
 /// The pauses before a note that met a fault is decided again; the last one repeats.
 const NOTE_PAUSES_MS: [u64; 4] = [250, 500, 1_000, 2_000];
-/// How long a decision may take to fail or to be durable, once the store is there.
-const DECISION: Duration = Duration::from_secs(1);
+/// How long a decision takes at the most to be durable, or to fail, while the store comes back.
+const DECISION_MS: u64 = 500;
 /// How long the loop claims nothing once the store takes changes again.
 ///
-/// An outage may be as long as a lease: attempts end in it, their leases run out in it, and at its end the loops of all nodes could
-/// claim what providers have taken long ago. So notes go first. The last try of a note during the outage ends at most a [`DECISION`]
-/// after it, but then the outage was its beginning; the next try comes after the longest pause: 2 s, and takes a [`DECISION`] to be
-/// durable: 1 s. Every node counts by its own clock from a change of its own that held, so clocks that differ do not matter. What
-/// does: that all nodes lose the store together. A node that loses it alone for longer than what is left of its lease is to the
-/// others like one that died, and they send the same words once more (invariant 5, at least once). Only a lease longer than an
-/// attempt and an outage together, 40 s, could tell the two apart, and everything that a dead node leaves behind would wait so long.
+/// An outage of 20 s is as long as a lease: attempts end in it, their leases run out in it, and at its end the loop of every node could
+/// claim, and send again, what a provider took long ago. So notes go first. The worst of them was decided in the last moment of the
+/// outage, fails 0.5 s later, pauses for 2 s and is durable after 0.5 s: 3 s. Each node counts them by its own clock, from a change of
+/// its own that held, so it does not matter that clocks differ.
+///
+/// What does matter is that all nodes lose the store together, and look for work in the meantime. A node that loses it alone for longer
+/// than the rest of its lease looks like one that died: the same words are sent once more (invariant 5, at least once). Only a lease as
+/// long as an attempt, an outage and a grace together, about 40 s, could tell the two, and all that a dead node leaves would wait so long.
 const GRACE: Duration = Duration::from_secs(3);
-const _: () = assert!(NOTE_PAUSES_MS[NOTE_PAUSES_MS.len() - 1] + DECISION.as_millis() as u64 <= GRACE.as_millis() as u64);
+const _: () = assert!(DECISION_MS + NOTE_PAUSES_MS[NOTE_PAUSES_MS.len() - 1] + DECISION_MS <= GRACE.as_millis() as u64);
 
 /// How long a delivery that cannot be read is left alone before it is looked at again.
 const ASIDE: Duration = Duration::from_secs(300);
@@ -354,13 +355,16 @@ impl Note {
                 return (change, matches!(self.carried, Carried::Refused { .. } | Carried::NoSuchAddress { .. }));
             }
         };
+        // Somebody else has begun another attempt since: what becomes of the delivery is theirs to say. Not even that it was taken is
+        // noted: once it is over a resend may begin, and there would be two codes on their way (invariant 5).
+        if begun != self.attempt {
+            return (change, false);
+        }
         let change = match &self.carried {
             Carried::Taken { provider, receipt } => {
                 let sent = DeliveryStage::Sent { at: self.now, provider: *provider, receipt: receipt.0.clone() };
                 change.replace(Record::Delivery(held.noun.over(sent)), held.version)
             }
-            // Somebody else has begun another attempt since: what becomes of it is theirs to say.
-            _ if begun != self.attempt => return (change, false),
             Carried::Later { asked } => change.replace(Record::Delivery(held.noun.postponed(self.now, *asked)), held.version),
             Carried::Refused { why } | Carried::NoSuchAddress { why } => {
                 let failed = DeliveryStage::Failed { at: self.now, why: why.clone() };

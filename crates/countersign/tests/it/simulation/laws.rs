@@ -75,7 +75,7 @@ struct Parcel {
     /// Nodes that are sending it at this moment.
     sending: Vec<usize>,
     taken: u32,
-    was_unwanted: bool,
+    given_up: bool,
 }
 
 /// The bytes of a fingerprint, which have an order.
@@ -264,7 +264,7 @@ impl Laws {
             Some(Record::Challenge(Challenge { stage: Stage::Open { proof: Proof::Code { delivery, .. }, .. }, .. })) if *delivery == it.id
         );
         self.holds("5", is_live, || format!("{} does not carry the live code of {}", it.id, it.challenge));
-        let parcel = Parcel { tenant, challenge: it.challenge, words: None, sending: Vec::new(), taken: 0, was_unwanted: false };
+        let parcel = Parcel { tenant, challenge: it.challenge, words: None, sending: Vec::new(), taken: 0, given_up: false };
         self.parcels.insert(it.id, parcel);
     }
 
@@ -289,7 +289,7 @@ impl Laws {
                 );
                 self.holds("5", !live, || format!("{id} was given up and its code is still live"));
                 if let Some(parcel) = self.parcels.get_mut(&id) {
-                    parcel.was_unwanted = true;
+                    parcel.given_up = true;
                 }
             }
         }
@@ -538,7 +538,7 @@ impl Laws {
             }
         }
         for (id, parcel) in &self.parcels {
-            self.holds("5", parcel.taken > 0 || parcel.was_unwanted, || format!("{id} was promised, and neither carried nor given up"));
+            self.holds("5", parcel.taken > 0 || parcel.given_up, || format!("{id} was promised, and neither carried nor given up"));
         }
         for (id, known) in &self.challenges {
             let Some(tenant) = known.tenant else { continue };

@@ -50,8 +50,21 @@ impl std::fmt::Debug for SimHandle {
 }
 
 impl Weather {
-    /// Anything may go wrong.
+    /// Anything may go wrong; in most worlds one thing more than the others, because some accidents need each other.
     pub fn drawn(sim: &Sim) -> Self {
+        let mixed = Self::mixed(sim);
+        match sim.below(5) {
+            // Attempts that come to the end of their leases: commits take seconds, providers say nothing, clocks differ.
+            0 => Self { skew_ms: 900, store_slow: 250, store_slow_ms: 9_000, hangs: 350, provider_slow: 200, ..mixed },
+            // One node is cut off, and comes back when others have gone on.
+            1 => Self { nodes: 3, outages: 300, partial_outages: 1000, provider_ms: 2_000, provider_slow: 300, ..mixed },
+            // Nodes die like flies.
+            2 => Self { crashes: 400, provider_ms: 2_000, ..mixed },
+            _ => mixed,
+        }
+    }
+
+    fn mixed(sim: &Sim) -> Self {
         let up_to = |most: u64| if sim.below(3) == 0 { 0 } else { sim.below(most + 1) };
         Self {
             sim_calm: AtomicBool::new(true),
@@ -102,7 +115,7 @@ impl Weather {
             provider_slow: 0,
             idle_pause_ms: 250,
             once: true,
-            ..Self::drawn(sim)
+            ..Self::mixed(sim)
         }
     }
 
