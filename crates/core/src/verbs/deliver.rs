@@ -119,36 +119,37 @@ impl Core {
 
     /// Whether the notes of attempts that ended while the store was away have had the time to come first.
     async fn is_steady(&self, due: &[(TenantId, DeliveryId)]) -> Result<bool, Fault> {
-        let known = *self.0.store_is.lock().expect("nobody panics while holding it");
-        let now = match known {
+        let (known, now) = (*self.0.store_is.lock().expect("nobody panics while holding it"), self.now());
+        let next = match known {
             StoreIs::Steady => return Ok(true),
-            StoreIs::Back { since } if self.now().since(since) < GRACE && since <= self.now() => return Ok(false),
-            StoreIs::Back { .. } => {
-                *self.0.store_is.lock().expect("nobody panics while holding it") = StoreIs::Steady;
-                return Ok(true);
-            }
-            StoreIs::Away => {
-                // What can be read cannot always be written: a full disk, a standby that is not promoted yet. So a change must hold.
-                let Some((tenant, id)) = due.first() else { return Ok(false) };
-                if !self.touch(*tenant, *id).await? {
-                    return Ok(false);
-                }
-                self.now()
-            }
+            // A clock that was set back keeps nobody waiting.
+            StoreIs::Back { since } if since <= now && now.since(since) < GRACE => return Ok(false),
+            StoreIs::Back { .. } => StoreIs::Steady,
+            StoreIs::Away if self.takes_changes(due).await? => StoreIs::Back { since: self.now() },
+            StoreIs::Away => return Ok(false),
         };
-        *self.0.store_is.lock().expect("nobody panics while holding it") = StoreIs::Back { since: now };
-        Ok(false)
+        *self.0.store_is.lock().expect("nobody panics while holding it") = next;
+        Ok(matches!(next, StoreIs::Steady))
     }
 
-    /// Puts a delivery that waits in its own place; says whether it still waited.
-    async fn touch(&self, tenant: TenantId, id: DeliveryId) -> Result<bool, Fault> {
-        let judge = move |seen: &mut Seen| match seen.delivery(id) {
-            Some(held) if held.noun.due_at().is_some() => {
-                Judged::Write(Change::none().replace(Record::Delivery(held.noun), held.version), true)
+    /// Whether a change holds: one of the deliveries that are due is put in its own place. What can be read cannot always be written: a
+    /// full disk, a standby that is not promoted yet.
+    async fn takes_changes(&self, due: &[(TenantId, DeliveryId)]) -> Result<bool, Fault> {
+        for (tenant, id) in due.iter().copied() {
+            let judge = move |seen: &mut Seen| match seen.delivery(id) {
+                Some(held) if held.noun.due_at().is_some() => {
+                    Judged::Write(Change::none().replace(Record::Delivery(held.noun), held.version), true)
+                }
+                _ => Judged::Write(Change::none(), false),
+            };
+            match self.decide(tenant, vec![Key::Delivery(id)], judge).await {
+                Ok(Some(true)) => return Ok(true),
+                // One that is over, or cannot be read, says nothing of the store.
+                Ok(Some(false) | None) | Err(Fault::Corrupt(_)) => {}
+                Err(fault @ (Fault::Unavailable { .. } | Fault::Contended)) => return Err(fault),
             }
-            _ => Judged::Write(Change::none(), false),
-        };
-        Ok(self.decide(tenant, vec![Key::Delivery(id)], judge).await?.unwrap_or(false))
+        }
+        Ok(false)
     }
 
     /// Claims one delivery and sets out to carry it; says whether it did.
@@ -299,16 +300,16 @@ impl Core {
 
     fn write_note(&self, delivery: &Delivery, carried: Carried, now: Timestamp) -> Note {
         let id = delivery.id;
-        let attempt = match &delivery.stage {
-            DeliveryStage::Queued { attempt, .. } => *attempt,
-            DeliveryStage::Sent { .. } | DeliveryStage::Failed { .. } => 0,
+        let (attempt, lease_ends_at) = match &delivery.stage {
+            DeliveryStage::Queued { attempt, due_at, .. } => (*attempt, *due_at),
+            DeliveryStage::Sent { .. } | DeliveryStage::Failed { .. } => (0, now),
         };
         let what = match &carried {
             Carried::Taken { provider, .. } => What::Sent { delivery: id, provider: *provider },
             Carried::Later { .. } => What::Postponed { delivery: id, attempt },
             Carried::Refused { why } | Carried::NoSuchAddress { why } => What::Undelivered { delivery: id, why: why.clone() },
         };
-        Note { now, id, challenge: delivery.challenge, attempt, carried, event: self.event(now, what) }
+        Note { now, id, challenge: delivery.challenge, attempt, lease_ends_at, carried, event: self.event(now, what) }
     }
 
     fn decide_note(&self, tenant: TenantId, note: Arc<Note>) -> impl Future<Output = Result<Option<bool>, Fault>> + Send + use<> {
@@ -339,6 +340,7 @@ struct Note {
     id: DeliveryId,
     challenge: ChallengeId,
     attempt: u16,
+    lease_ends_at: Timestamp,
     carried: Carried,
     event: Event,
 }
@@ -348,16 +350,17 @@ impl Note {
     fn judge(&self, seen: &mut Seen) -> (Change, bool) {
         let change = Change::none();
         let Some(held) = seen.delivery(self.id) else { return (change, false) };
-        let begun = match &held.noun.stage {
-            DeliveryStage::Queued { attempt, .. } => *attempt,
+        let (begun, due_at) = match &held.noun.stage {
+            DeliveryStage::Queued { attempt, due_at, .. } => (*attempt, *due_at),
             DeliveryStage::Sent { .. } => return (change, matches!(self.carried, Carried::Taken { .. })),
             DeliveryStage::Failed { .. } => {
                 return (change, matches!(self.carried, Carried::Refused { .. } | Carried::NoSuchAddress { .. }));
             }
         };
         // Somebody else has begun another attempt since: what becomes of the delivery is theirs to say. Not even that it was taken is
-        // noted: once it is over a resend may begin, and there would be two codes on their way (invariant 5).
-        if begun != self.attempt {
+        // noted: once it is over a resend may begin, and there would be two codes on their way (invariant 5). Where only the lease is
+        // gone, this note was kept before.
+        if (begun, due_at) != (self.attempt, self.lease_ends_at) {
             return (change, false);
         }
         let change = match &self.carried {

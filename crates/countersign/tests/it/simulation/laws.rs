@@ -17,7 +17,7 @@ use countersign_core::ports::{Key, Record};
 use countersign_core::verbs::request::{Requested, Sent};
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::Fingerprint;
-use countersign_core::words::id::{ChallengeId, DeliveryId, TenantId};
+use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, TenantId};
 use countersign_core::words::refusal::{Error, Fault, Refusal};
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::Message;
@@ -101,6 +101,8 @@ pub struct Laws {
     opened: BTreeMap<u64, ChallengeId>,
     /// Values of authenticators that were accepted.
     steps: BTreeSet<(String, u64)>,
+    /// The events that are on record: each is there once, as it is in an engine whose rows have keys.
+    events: BTreeSet<EventId>,
     pub counts: Counts,
 }
 
@@ -135,6 +137,7 @@ impl Laws {
             persons: BTreeMap::new(),
             opened: BTreeMap::new(),
             steps: BTreeSet::new(),
+            events: BTreeSet::new(),
             counts: Counts::default(),
         }
     }
@@ -154,6 +157,10 @@ impl Laws {
     /// A change became durable.
     pub fn committed(&mut self, table: &Table, tenant: TenantId, turned: &[Turned], events: &[Event], origin: u64) {
         self.counts.commits += 1;
+        for event in events {
+            let is_new = self.events.insert(event.id);
+            self.holds("4", is_new, || format!("{:?} is told twice", event.what));
+        }
         let mut paid: Vec<ChallengeId> = Vec::new();
         let mut passed: Vec<ChallengeId> = Vec::new();
         for it in turned {
