@@ -368,7 +368,14 @@ impl Note {
                 let sent = DeliveryStage::Sent { at: self.now, provider: *provider, receipt: receipt.0.clone() };
                 change.replace(Record::Delivery(held.noun.over(sent)), held.version)
             }
-            Carried::Later { asked } => change.replace(Record::Delivery(held.noun.postponed(self.now, *asked)), held.version),
+            Carried::Later { asked } => {
+                let later = held.noun.clone().postponed(self.now, *asked);
+                // A pause that ends with the lease leaves it as it is, and nothing would show that it was noted.
+                if later == held.noun {
+                    return (change, true);
+                }
+                change.replace(Record::Delivery(later), held.version)
+            }
             Carried::Refused { why } | Carried::NoSuchAddress { why } => {
                 let failed = DeliveryStage::Failed { at: self.now, why: why.clone() };
                 let change = change.replace(Record::Delivery(held.noun.over(failed)), held.version);

@@ -394,13 +394,13 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             challenged(said, |told| judged(Asked::Challenge { account, tenant: me.door.tenant }, told))
         }
         Op::Answer { id, answer, device } => {
-            let said = core.verify(&scope, *id, None, answer).await;
             let seed = device.as_ref().and_then(seed_of);
+            let said = core.verify(&scope, *id, None, answer).await;
             heard(said, |told| judged(Asked::Answer { id: *id, answer: answer.clone(), seed }, told))
         }
         Op::Activate { login, id, answer, device } => {
-            let said = core.activate(&scope, &named(login), *id, answer).await.map(|it| it.0);
             let seed = seed_of(device);
+            let said = core.activate(&scope, &named(login), *id, answer).await.map(|it| it.0);
             heard(said, |told| judged(Asked::Answer { id: *id, answer: answer.clone(), seed }, told))
         }
         Op::Resend { id } => {

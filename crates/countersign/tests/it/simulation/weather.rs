@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The weather of one world. Numbers are times in a thousand, where the name does not say otherwise.
-#[derive(Debug)]
 pub struct Weather {
-    sim_calm: AtomicBool,
-    sim: SimHandle,
+    sim: Sim,
+    calm: AtomicBool,
     pub nodes: usize,
     pub skew_ms: u64,
     /// How slow the database is at the most, most of the time and now and then.
@@ -41,14 +40,6 @@ pub struct Weather {
     pub once: bool,
 }
 
-struct SimHandle(Sim);
-
-impl std::fmt::Debug for SimHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sim")
-    }
-}
-
 impl Weather {
     /// Anything may go wrong; in most worlds one thing more than the others, because some accidents need each other.
     pub fn drawn(sim: &Sim) -> Self {
@@ -67,8 +58,8 @@ impl Weather {
     fn mixed(sim: &Sim) -> Self {
         let up_to = |most: u64| if sim.below(3) == 0 { 0 } else { sim.below(most + 1) };
         Self {
-            sim_calm: AtomicBool::new(true),
-            sim: SimHandle(sim.clone()),
+            sim: sim.clone(),
+            calm: AtomicBool::new(true),
             nodes: 1 + usize::try_from(sim.below(3)).unwrap(),
             skew_ms: sim.one_of(&[0, 200, 900]),
             store_ms: sim.one_of(&[1, 5, 40]),
@@ -121,16 +112,16 @@ impl Weather {
 
     /// Nothing goes wrong while it is calm.
     pub fn set_calm(&self, is_calm: bool) {
-        self.sim_calm.store(is_calm, Ordering::Relaxed);
+        self.calm.store(is_calm, Ordering::Relaxed);
     }
 
     pub fn is_calm(&self) -> bool {
-        self.sim_calm.load(Ordering::Relaxed)
+        self.calm.load(Ordering::Relaxed)
     }
 
     /// Whether something that goes wrong `per_mille` times in a thousand goes wrong now.
     pub fn is_hit(&self, per_mille: u64) -> bool {
-        !self.is_calm() && self.sim.0.hits(per_mille)
+        !self.is_calm() && self.sim.hits(per_mille)
     }
 
     /// One way to the database.
