@@ -23,6 +23,8 @@ struct BadDisk {
     is_slow: AtomicBool,
     /// Nothing that begins with a look at a delivery is flushed any more.
     forgets_notes: AtomicBool,
+    /// Nothing that begins with a look at a delivery is taken.
+    is_away: AtomicBool,
 }
 
 impl Store for BadDisk {
@@ -41,6 +43,10 @@ impl Store for BadDisk {
     fn decide(&self, tenant: TenantId, first: Vec<Key>, judge: Judge) -> Pending<'static, Result<Outcome, Fault>> {
         if self.forgets_notes.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
             return Box::pin(std::future::pending());
+        }
+        if self.is_away.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
+            let fault = Fault::Unavailable { what: "the disk is full".into(), retry_after: Duration::from_secs(1) };
+            return Box::pin(std::future::ready(Err(fault)));
         }
         let (clock, is_slow) = (self.clock.clone(), self.is_slow.swap(false, Ordering::SeqCst));
         let done = self.keeps.decide(tenant, first, judge);
@@ -67,8 +73,8 @@ impl Store for BadDisk {
 
 async fn on_a_bad_disk() -> (Arc<House>, Arc<BadDisk>) {
     let clock = Arc::new(Still::at(NOON));
-    let (is_slow, forgets_notes) = (AtomicBool::new(false), AtomicBool::new(false));
-    let disk = Arc::new(BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow, forgets_notes });
+    let (is_slow, forgets_notes, is_away) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+    let disk = Arc::new(BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow, forgets_notes, is_away });
     (Arc::new(House::with(disk.clone(), clock).await), disk)
 }
 
@@ -136,6 +142,25 @@ async fn invariant_5_a_slow_commit_makes_no_attempt_outlive_its_lease() {
     assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Queued);
     // Of the lease of 20 s the commit took 6 and the margin takes 2; the first of two legs has half of the rest.
     assert_eq!(began.elapsed().as_secs_f32().round(), 6.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_an_outage_as_long_as_a_lease_sends_no_message_twice() {
+    let (house, disk) = on_a_bad_disk().await;
+    disk.is_away.store(true, Ordering::SeqCst);
+    house.open("jdoe").await;
+    house.pass(21);
+    let node = house.node(false);
+    assert!(node.deliver_due().await.is_err(), "it is due and cannot be claimed");
+    disk.is_away.store(false, Ordering::SeqCst);
+    assert_eq!(node.deliver_due().await.unwrap(), 0, "the notes of others go first");
+    // The pause of the note that could not be made.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    house.settle().await;
+    house.pass(3);
+    assert_eq!(node.deliver_due().await.unwrap(), 0);
+    house.settle().await;
+    assert_eq!(house.carried().len(), 1);
 }
 
 #[tokio::test]
