@@ -22,6 +22,7 @@ mod providers_tls;
 mod race;
 mod raw;
 mod server;
+mod simulation;
 mod smtp_real;
 mod store;
 mod tools;
