@@ -61,8 +61,11 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     let agreed = match wait_for(&household.engine, away, &stop).await {
         Ok(Waited::Stopped) => Ok(()),
         Ok(Waited::Ready) => {
-            let agreed = ready(&household, &base_url).await;
-            if agreed.is_ok() {
+            let agreed = tokio::select! {
+                agreed = ready(&household, &base_url) => agreed,
+                () = stop.cancelled() => Ok(()),
+            };
+            if agreed.is_ok() && !stop.is_cancelled() {
                 let core = &household.core;
                 loops.spawn(background::deliver(core.clone(), config.delivery_pause, stop.clone()));
                 loops.spawn(background::sweep(core.clone(), config.sweep_every, stop.clone()));
@@ -90,7 +93,7 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
 }
 
 /// How long to rest between two looks at a database that is away.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How waiting for the database ended.
 enum Waited {

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::household::Household;
 use crate::logs;
 use crate::master;
-use crate::no::No;
+use crate::no::{Kind, No};
 use crate::ports::OsChance;
 use crate::say;
 use crate::serve;
@@ -59,7 +59,13 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     cores.block_on(open_tenants(&config))?;
     cores.block_on(serve::run(config, async |home, base_url| {
         if let Engine::Postgres(_) = &home.engine {
-            opens_all(&home.core).await?;
+            // It was there a moment ago, and will be again: that is no reason to end.
+            while let Err(no) = opens_all(&home.core).await {
+                if no.kind != Kind::Unavailable {
+                    return Err(no);
+                }
+                tokio::time::sleep(serve::LOOK_AGAIN).await;
+            }
         }
         tracing::info!(server.address = %listen.ip(), server.port = listen.port(), url.full = base_url, "Countersign {} listens", env!("CARGO_PKG_VERSION"));
         if text {

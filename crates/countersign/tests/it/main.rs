@@ -3,14 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
 mod backup;
+mod book;
 mod canaries;
 mod commands;
 mod crash;
+mod database;
+mod disk;
 mod doors;
+mod failover;
 mod first_minutes;
 mod house;
+mod nodes;
 mod operations;
 mod pages;
+mod postgres;
 mod providers_prism;
 mod providers_tls;
 mod race;

@@ -106,6 +106,18 @@ impl Folder {
     }
 }
 
+/// Folders of this name that test processes left behind which were killed.
+pub fn folders_of_the_dead(name: &str) -> Vec<PathBuf> {
+    let prefix = format!("countersign-{name}-");
+    let all = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let is_left = |it: &fs::DirEntry| {
+        let name = it.file_name();
+        let owner = name.to_str().and_then(|it| it.strip_prefix(&prefix)).and_then(|it| it.split('-').next());
+        owner.is_some_and(|it| it.bytes().all(|it| it.is_ascii_digit()) && !Path::new("/proc").join(it).exists())
+    };
+    all.filter(is_left).map(|it| it.path()).collect()
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
