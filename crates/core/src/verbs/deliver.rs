@@ -418,7 +418,7 @@ pub(crate) enum StoreIs {
 /// Why a delivery that is due is not sent after all.
 const UNWANTED: &str = "the code was used, replaced or over before it could be sent";
 
-/// Deliveries that cannot be read, and until when they are left alone.
+/// Deliveries that cannot be read, or whose end is not noted yet, and until when they are left alone.
 #[derive(Default)]
 pub(crate) struct SetAside(BTreeMap<DeliveryId, Timestamp>);
 
@@ -431,6 +431,10 @@ impl SetAside {
             self.0.pop_first();
         }
         self.0.insert(id, until);
+    }
+
+    fn take_back(&mut self, id: DeliveryId) {
+        self.0.remove(&id);
     }
 
     fn still(&mut self, now: Timestamp) -> BTreeSet<DeliveryId> {
