@@ -277,18 +277,27 @@ impl Core {
         let mut deciding: Pending<'static, _> = Box::pin(self.decide_note(tenant, note.clone()));
         let core = self.clone();
         Box::pin(async move {
+            let aside = || core.0.set_aside.lock().expect("nobody panics while holding it");
             let mut tries = 0;
             loop {
                 let fault = match deciding.await {
-                    Ok(kept) => return kept.unwrap_or(false),
+                    Ok(kept) => {
+                        if tries > 0 {
+                            aside().take_back(id);
+                        }
+                        return kept.unwrap_or(false);
+                    }
                     Err(fault) => fault,
                 };
                 core.notices(&fault);
+                // Its lease may end meanwhile, and this node must not send again what it has just sent.
+                aside().put(id, core.now() + ASIDE);
                 let Some(pause) = again(&fault, tries).filter(|pause| core.now() + *pause < matters_until) else {
                     tracing::error!(
                         tenant.id = %tenant, delivery.id = %id,
                         "How delivery {id} ended could not be noted, so it may be sent once more: {fault}"
                     );
+                    aside().take_back(id);
                     return false;
                 };
                 tries += 1;
@@ -409,7 +418,7 @@ pub(crate) enum StoreIs {
 /// Why a delivery that is due is not sent after all.
 const UNWANTED: &str = "the code was used, replaced or over before it could be sent";
 
-/// Deliveries that cannot be read, and until when they are left alone.
+/// Deliveries that cannot be read, or whose end is not noted yet, and until when they are left alone.
 #[derive(Default)]
 pub(crate) struct SetAside(BTreeMap<DeliveryId, Timestamp>);
 
@@ -422,6 +431,10 @@ impl SetAside {
             self.0.pop_first();
         }
         self.0.insert(id, until);
+    }
+
+    fn take_back(&mut self, id: DeliveryId) {
+        self.0.remove(&id);
     }
 
     fn still(&mut self, now: Timestamp) -> BTreeSet<DeliveryId> {

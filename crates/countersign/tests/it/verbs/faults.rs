@@ -173,3 +173,23 @@ async fn invariant_4_it_could_not_be_sent_is_told_when_that_is_durable() {
     let told = tokio::time::timeout(Duration::from_millis(200), house.ask("jdoe", "+918212345212")).await;
     assert!(told.is_err(), "nothing is told before it is kept: {told:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_what_a_provider_took_while_the_store_was_away_is_noted_later_and_not_sent_again() {
+    let (house, disk) = on_a_bad_disk().await;
+    house.provider("first", Does::Takes);
+    disk.is_away.store(true, Ordering::SeqCst);
+    assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Taken);
+    // Longer than the lease.
+    house.pass(25);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(house.core.deliver_due().await.unwrap(), 0, "who sent it leaves it alone");
+    disk.is_away.store(false, Ordering::SeqCst);
+    // The longest pause between two tries of a note.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    house.settle().await;
+    assert_eq!(house.node(false).deliver_due().await.unwrap(), 0, "and so does everybody else, once it is noted");
+    house.pass(600);
+    assert_eq!(house.core.deliver_due().await.unwrap(), 0);
+    assert_eq!(house.carried().len(), 1);
+}
