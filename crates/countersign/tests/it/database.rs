@@ -7,7 +7,7 @@ use crate::trial::ended;
 use std::time::Duration;
 
 /// How long a start may take to be refused.
-const REFUSES_WITHIN: Duration = Duration::from_secs(20);
+const REFUSES_WITHIN: Duration = Duration::from_secs(60);
 
 /// How `serve` ends with this database, and what it says.
 fn refusal(place: &Place, url: &str) -> String {
