@@ -1,6 +1,7 @@
 //! Where it is kept: the engines behind [`countersign_core::ports::Store`], and the contract that each of them keeps.
 //!
-//! [`Sqlite`] is the embedded engine. [`memory`] is a model of it for tests. [`contract`] names what every engine promises; it is run on both.
+//! [`Sqlite`] is the embedded engine, [`Postgres`] the one for more than one machine, [`memory`] a model of both for tests. [`contract`] names
+//! what every engine promises; it is run on all of them.
 
 pub mod contract;
 pub mod memory;

@@ -323,8 +323,8 @@ impl Core {
 
     fn decide_note(&self, tenant: TenantId, note: Arc<Note>) -> impl Future<Output = Result<Option<bool>, Fault>> + Send + use<> {
         let first = match note.carried {
-            Carried::Taken { .. } => vec![Key::Delivery(note.id)],
-            Carried::Later { .. } | Carried::Refused { .. } | Carried::NoSuchAddress { .. } => {
+            Carried::Taken { .. } | Carried::Later { .. } => vec![Key::Delivery(note.id)],
+            Carried::Refused { .. } | Carried::NoSuchAddress { .. } => {
                 vec![Key::Delivery(note.id), Key::Challenge(note.challenge)]
             }
         };

@@ -51,7 +51,7 @@ struct Inner {
     node: OnceLock<NodeId>,
     /// Deliveries that the loop of this node carries at the moment.
     carrying: AtomicUsize,
-    /// Deliveries that cannot be read.
+    /// Deliveries that cannot be read, or whose end is not noted yet.
     set_aside: Mutex<SetAside>,
     /// What the loop of this node knows of the store.
     store_is: Mutex<StoreIs>,

@@ -73,7 +73,7 @@ fn as_user(user: Option<&str>, program: &Path, dies_by: Option<&str>) -> Command
     command
 }
 
-/// Starts a program that dies with the test process, as `user` when we are root (some daemons refuse to be).
+/// Starts a program that dies with the test process.
 ///
 /// The signal comes when the thread that started the program ends, and tests are threads that end: so one thread that never ends
 /// starts them all.
