@@ -3,9 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "real time is what a driver measures, and it waits for processes that cannot wake it")]
 
 mod ceiling;
+mod cluster;
 mod driver;
 mod histogram;
 mod message;
+mod nodes;
 mod process;
 mod report;
 mod run;
@@ -16,10 +18,11 @@ mod slowflush;
 mod traffic;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
 
 // The server's allocator, so that the ceilings stand on the same ground.
 #[global_allocator]
@@ -39,6 +42,9 @@ struct Words {
 
 #[derive(Args)]
 struct Options {
+    /// The engine that keeps the data. PostgreSQL is started by the run, with a cluster of its own; its programs must be installed.
+    #[arg(long, value_enum, default_value_t = Engine::Sqlite)]
+    engine: Engine,
     /// The server's program [default: `countersign` beside this program]; `stand-in` tests the driver without it.
     #[arg(long)]
     server: Option<PathBuf>,
@@ -72,6 +78,14 @@ struct Options {
     /// Also writes the tables to this file, as Markdown.
     #[arg(long)]
     markdown: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// The embedded one, on one machine.
+    Sqlite,
+    /// One node and two on a PostgreSQL database.
+    Postgres,
 }
 
 /// The other processes of a run; they are started by it.
@@ -161,9 +175,14 @@ fn measure(options: Options) -> Result<()> {
         users: options.users,
         skip_slow: options.skip_slow,
         row_bytes: options.row_bytes.into(),
+        growth: None,
         command: command(),
     };
-    let report = run::run(&told).with_context(|| format!("the run ended early; its data is left in {}", told.folder.display()))?;
+    let measured = match options.engine {
+        Engine::Sqlite => run::run(&told),
+        Engine::Postgres => nodes::run(&told),
+    };
+    let report = measured.with_context(|| format!("the run ended early; its data is left in {}", told.folder.display()))?;
     std::fs::remove_dir_all(&told.folder)?;
     print!("{}", report.table());
     if let Some(file) = options.json {
@@ -189,4 +208,16 @@ fn end_with_standard_input() {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         std::process::exit(0);
     });
+}
+
+/// A time-ordered id, so that an engine appends.
+fn new_id() -> Result<Uuid> {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    Ok(uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis)?, &chance()?).into_uuid())
+}
+
+fn chance<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    Ok(bytes)
 }
