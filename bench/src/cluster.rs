@@ -122,14 +122,6 @@ impl Cluster {
         Ok(address(self.port, database))
     }
 
-    /// Removes a database, whoever is still connected to it.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub fn remove(&self, database: &str) -> Result<()> {
-        self.control("postgres")?.run(&format!("DROP DATABASE {database} WITH (FORCE)"))
-    }
-
     /// How a database is reached.
     #[must_use]
     pub fn url(&self, database: &str) -> String {

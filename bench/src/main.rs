@@ -5,6 +5,8 @@
 mod ceiling;
 mod cluster;
 mod driver;
+mod fill;
+mod growth;
 mod histogram;
 mod message;
 mod nodes;
@@ -66,9 +68,18 @@ struct Options {
     /// Bytes that the ceiling keeps for each request.
     #[arg(long, default_value_t = 512)]
     row_bytes: u16,
-    /// People who are enrolled before the last starts; none leaves those out.
+    /// People who are enrolled before the last starts, none leaves those out; with --grown, in the old database.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     users: u32,
+    /// Measures growth instead: the same rows on an empty database and on one with this many spent challenges.
+    #[arg(long)]
+    grown: Option<u64>,
+    /// How many of the spent challenges, the youngest, still have their message's record and their events [default: all].
+    #[arg(long, requires = "grown")]
+    with_events: Option<u64>,
+    /// Tenants of the old database; the last rows are spread over all of them.
+    #[arg(long, default_value_t = 10_000, requires = "grown", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    tenants: u32,
     /// Leave out the rows with a flush of 3 ms.
     #[arg(long)]
     skip_slow: bool,
@@ -165,6 +176,9 @@ fn measure(options: Options) -> Result<()> {
         server::Kind::Countersign(found.with_context(|| format!("no server at {}: {build}", program.display()))?)
     };
     let folder = options.data.unwrap_or(beside).join(format!("bench-{}", std::process::id()));
+    if matches!(kind, server::Kind::StandIn) {
+        ensure!(options.engine == Engine::Sqlite && options.grown.is_none(), "the stand-in keeps nothing that grows, and no PostgreSQL");
+    }
     let told = run::Options {
         kind,
         folder,
@@ -175,12 +189,18 @@ fn measure(options: Options) -> Result<()> {
         users: options.users,
         skip_slow: options.skip_slow,
         row_bytes: options.row_bytes.into(),
-        growth: None,
         command: command(),
     };
-    let measured = match options.engine {
-        Engine::Sqlite => run::run(&told),
-        Engine::Postgres => nodes::run(&told),
+    let growth = options.grown.map(|challenges| run::Growth {
+        challenges,
+        with_events: options.with_events.unwrap_or(challenges).min(challenges),
+        tenants: options.tenants,
+        users: options.users,
+    });
+    let measured = match (options.engine, growth) {
+        (engine, Some(growth)) => growth::run(&told, growth, engine == Engine::Postgres),
+        (Engine::Sqlite, None) => run::run(&told),
+        (Engine::Postgres, None) => nodes::run(&told),
     };
     let report = measured.with_context(|| format!("the run ended early; its data is left in {}", told.folder.display()))?;
     std::fs::remove_dir_all(&told.folder)?;

@@ -46,6 +46,8 @@ pub struct Budget {
     pub rate: Option<f64>,
     /// Part of the ceiling at least.
     pub of_ceiling: Option<f64>,
+    /// Part of the same row on an empty database at least.
+    pub of_empty: Option<f64>,
     /// Microseconds of processor time at most.
     pub cpu_us: Option<f64>,
     /// Milliseconds that 99 of 100 stay below at most.
@@ -97,6 +99,7 @@ impl Row {
         let all = [
             at_least(self.median(|it| Some(it.rate)), budget.rate).map(|(_, wanted, kept)| (format!("≥ {}/s", whole(wanted)), kept)),
             at_least(self.median(|it| it.of_ceiling), budget.of_ceiling).map(|(_, wanted, kept)| (format!("≥ {wanted} of ceiling"), kept)),
+            at_least(self.median(|it| it.of_ceiling), budget.of_empty).map(|(_, wanted, kept)| (format!("≥ {wanted} of empty"), kept)),
             at_most(self.median(|it| it.cpu_us), budget.cpu_us).map(|(_, wanted, kept)| (format!("≤ {wanted} µs CPU"), kept)),
             at_most(self.median(|it| Some(it.p99_ms)), budget.p99_ms).map(|(_, wanted, kept)| (format!("p99 ≤ {wanted} ms"), kept)),
         ];

@@ -52,8 +52,6 @@ pub struct Options {
     pub skip_slow: bool,
     /// Bytes of a row in the ceiling.
     pub row_bytes: usize,
-    /// What the rows of growth are measured with; nothing leaves them out.
-    pub growth: Option<Growth>,
     /// How the run was called.
     pub command: String,
 }
@@ -159,6 +157,8 @@ pub struct Bench<'a> {
     /// Those who have not been asked for yet.
     pub people: People,
     rows: Vec<Row>,
+    /// Codes that were heard of and not asked for yet.
+    heard: Codes,
     _sink: Running,
 }
 
@@ -169,7 +169,7 @@ impl<'a> Bench<'a> {
     /// It does not start.
     pub fn new(options: &'a Options) -> Result<Self> {
         let (running, ready): (_, Ready) = Running::start_and_hear(Command::new(std::env::current_exe()?).arg("sink"), None)?;
-        Ok(Self { options, sink: ready.address()?, people: People::default(), rows: Vec::new(), _sink: running })
+        Ok(Self { options, sink: ready.address()?, people: People::default(), rows: Vec::new(), heard: Codes::new(), _sink: running })
     }
 
     /// All rounds on one kind of disk.
@@ -253,8 +253,7 @@ impl<'a> Bench<'a> {
         let total = (right + wrong / 2).min(OPENED_MOST);
         say(&format!("opening {total} challenges"));
         self.open(doors, total.saturating_sub(opened.len()), &mut opened)?;
-        let codes = self.codes(&opened)?;
-        let mut guesses = Guess::right(&opened, &codes)?;
+        let mut guesses = self.right(&opened)?;
         let for_wrong = guesses.split_off(guesses.len() * right / (right + wrong / 2));
         Ok((guesses, Guess::wrong(&for_wrong)))
     }
@@ -269,9 +268,17 @@ impl<'a> Bench<'a> {
         let mut requests = Requests::new(doors, &mut self.people, 1, 1);
         driver::drive(load, &mut requests, || Ok(()))?;
         let opened = requests.opened;
-        let guesses = Guess::right(&opened, &self.codes(&opened)?)?;
+        let guesses = self.right(&opened)?;
         driver::drive(load, &mut Answers::new(doors, guesses.into_iter(), 200), || Ok(()))?;
         Ok(())
+    }
+
+    /// Opens challenges that no row measures, and that nobody answers.
+    ///
+    /// # Errors
+    /// As [`Bench::guesses`].
+    pub fn warm(&mut self, doors: &[Doors], most: usize) -> Result<()> {
+        self.open(doors, most, &mut Vec::new())
     }
 
     /// Opens challenges that no row measures.
@@ -287,17 +294,19 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The codes of all these challenges, which may reach the sink a little after the answers reached us.
-    fn codes(&self, opened: &[Opened]) -> Result<Codes> {
+    /// The right codes of all these challenges, which may reach the sink a little after the answers reached us.
+    fn right(&mut self, opened: &[Opened]) -> Result<Vec<Guess>> {
         let since = Instant::now();
-        let mut codes = Codes::new();
         loop {
-            codes.extend(sink::codes(self.sink)?);
-            if Guess::right(opened, &codes).is_ok() {
-                return Ok(codes);
+            self.heard.extend(sink::codes(self.sink)?);
+            if let Ok(guesses) = Guess::right(opened, &self.heard) {
+                for one in opened {
+                    self.heard.remove(&one.to);
+                }
+                return Ok(guesses);
             }
             if since.elapsed() > SINK_PATIENCE {
-                bail!("the sink saw {} messages, and {} challenges were opened", codes.len(), opened.len());
+                bail!("the sink saw {} messages, and {} challenges were opened", self.heard.len(), opened.len());
             }
             std::thread::sleep(Duration::from_millis(50));
         }

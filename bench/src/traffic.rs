@@ -124,7 +124,8 @@ fn asked(person: u32) -> String {
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
     id: Id,
-    to: u64,
+    /// The number to which its code went.
+    pub to: u64,
     /// Which of the doors it was opened at.
     door: u32,
 }
