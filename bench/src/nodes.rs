@@ -109,9 +109,9 @@ pub fn run(options: &Options) -> Result<Report> {
         machine,
         server: server.name(),
         database: Some(cluster.name()),
+        notes: vec![database_alone(&phase.rows)],
         rows: phase.rows,
         starts: Vec::new(),
-        notes: Vec::new(),
         memory_after_load: Some(memory),
         skipped,
     };
@@ -122,6 +122,22 @@ pub fn run(options: &Options) -> Result<Report> {
     cluster.stop()?;
     progress("");
     Ok(report)
+}
+
+/// What the ratios would be if the database had its cores for itself and were always busy: what it spends on an operation by itself,
+/// as a part of what it spends on it for the nodes.
+fn database_alone(rows: &[Row]) -> String {
+    let parts = [(REQUEST, CEILING_REQUEST), (RIGHT, CEILING_ANSWER), (WRONG, CEILING_ANSWER)].into_iter().flat_map(|(kind, ceiling)| {
+        [kind, kind + KINDS].map(|row| {
+            let spent = |row: usize| rows[row].median(|it| it.database_cpu_us);
+            let part = spent(ceiling).zip(spent(row)).map_or(f64::NAN, |(alone, here)| alone / here);
+            format!("{} {part:.2}", rows[row].what)
+        })
+    });
+    format!(
+        "CPU of the database for an operation of its ceiling, as a part of what it spends on one of the row: {}.",
+        parts.collect::<Vec<_>>().join("; ")
+    )
 }
 
 /// How flushes are counted, or why they are not.
@@ -434,4 +450,19 @@ fn row(at: usize, turn: u128) -> Uuid {
 /// Ids that are ordered by time, as those of the server are.
 fn new_ids(count: usize) -> Result<Vec<Uuid>> {
     (0..count).map(|_| crate::new_id()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_connections_of_a_ceiling_replace_the_same_row() {
+        let rows = |at: usize| (0..ROWS as u128).map(move |turn| row(at, turn));
+        let mut all: Vec<_> = (0..SINGLE).flat_map(rows).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), ROWS * SINGLE);
+        assert_eq!(row(3, 5), row(3, 5 + ROWS as u128), "each goes round among its own");
+    }
 }
