@@ -25,7 +25,7 @@ use uuid::Uuid;
 /// Connections that update single rows: about as many as serve this database best on two cores.
 const SINGLE: usize = 16;
 
-/// Connections that write batches: as many as a node has lanes.
+/// Connections that write batches: as many as two nodes have lanes. One writes while the other gets ready.
 const LANES: usize = 2;
 
 /// Rows among which the ceilings choose, for each connection.
