@@ -7,6 +7,7 @@
 //! With a sink, [`commit`] also hands out ids, sends codes and judges answers: a stand-in on which the driver is tested
 //! without the server.
 
+use crate::{chance, new_id};
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::extract::{Json, Path as Segment, State};
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -231,18 +232,6 @@ fn write(writer: &mut Connection, waiting: &mpsc::Receiver<Waiting>) -> Result<(
         }
     }
     Ok(())
-}
-
-/// A time-ordered id, so that the engine appends.
-fn new_id() -> Result<Uuid> {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-    Ok(uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis)?, &chance()?).into_uuid())
-}
-
-fn chance<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-    Ok(bytes)
 }
 
 /// Enough of a server to test the driver: codes are derived from numbers, and each is taken once.

@@ -35,6 +35,8 @@ pub trait Work {
 pub struct Load {
     /// Where to. Loopback only.
     pub address: SocketAddr,
+    /// Where every second connection goes instead. Loopback only.
+    pub also: Option<SocketAddr>,
     /// Connections, each with one request on its way at any time.
     pub connections: usize,
     /// How long to run before anything is measured.
@@ -70,7 +72,8 @@ struct Connection {
 /// # Errors
 /// Whatever makes the figures worthless: a lost connection, silence, an answer that `work` does not accept.
 pub fn drive<P>(load: Load, work: &mut impl Work, mut probe: impl FnMut() -> Result<P>) -> Result<Window<P>> {
-    ensure!(load.address.ip().is_loopback(), "the driver loads this machine only, not {}", load.address);
+    let all = [Some(load.address), load.also];
+    ensure!(all.iter().flatten().all(|it| it.ip().is_loopback()), "the driver loads this machine only, not {}", load.address);
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(load.connections.max(1));
     let mut connections = connect(load, &poll)?;
@@ -132,8 +135,8 @@ pub fn drive<P>(load: Load, work: &mut impl Work, mut probe: impl FnMut() -> Res
 fn connect(load: Load, poll: &Poll) -> Result<Vec<Connection>> {
     let mut connections = Vec::with_capacity(load.connections);
     for at in 0..load.connections {
-        let socket =
-            std::net::TcpStream::connect_timeout(&load.address, PATIENCE).with_context(|| format!("connecting to {}", load.address))?;
+        let address = load.also.filter(|_| at % 2 == 1).unwrap_or(load.address);
+        let socket = std::net::TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {address}"))?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket);

@@ -28,6 +28,13 @@ impl Histogram {
         self.max_ns = self.max_ns.max(ns);
     }
 
+    /// Counts what `other` has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.total += other.total;
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
     /// The latency that `share` (0 to 1) of all stay at or below, rounded up to the end of its bucket.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {

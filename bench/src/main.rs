@@ -3,9 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "real time is what a driver measures, and it waits for processes that cannot wake it")]
 
 mod ceiling;
+mod cluster;
 mod driver;
+mod fill;
+mod growth;
 mod histogram;
 mod message;
+mod nodes;
 mod process;
 mod report;
 mod run;
@@ -16,10 +20,11 @@ mod slowflush;
 mod traffic;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
 
 // The server's allocator, so that the ceilings stand on the same ground.
 #[global_allocator]
@@ -39,6 +44,9 @@ struct Words {
 
 #[derive(Args)]
 struct Options {
+    /// The engine that keeps the data. PostgreSQL is started by the run, with a cluster of its own; its programs must be installed.
+    #[arg(long, value_enum, default_value_t = Engine::Sqlite)]
+    engine: Engine,
     /// The server's program [default: `countersign` beside this program]; `stand-in` tests the driver without it.
     #[arg(long)]
     server: Option<PathBuf>,
@@ -60,9 +68,18 @@ struct Options {
     /// Bytes that the ceiling keeps for each request.
     #[arg(long, default_value_t = 512)]
     row_bytes: u16,
-    /// People who are enrolled before the last starts; none leaves those out.
+    /// People who are enrolled before the last starts, none leaves those out; with --grown, in the old database.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     users: u32,
+    /// Measures growth instead: the same rows on an empty database and on one with this many spent challenges.
+    #[arg(long)]
+    grown: Option<u64>,
+    /// How many of the spent challenges, the youngest, still have their message's record and their events [default: all].
+    #[arg(long, requires = "grown")]
+    with_events: Option<u64>,
+    /// Tenants of the old database; the last rows are spread over all of them.
+    #[arg(long, default_value_t = 10_000, requires = "grown", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    tenants: u32,
     /// Leave out the rows with a flush of 3 ms.
     #[arg(long)]
     skip_slow: bool,
@@ -72,6 +89,14 @@ struct Options {
     /// Also writes the tables to this file, as Markdown.
     #[arg(long)]
     markdown: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// The embedded one, on one machine.
+    Sqlite,
+    /// One node and two on a PostgreSQL database.
+    Postgres,
 }
 
 /// The other processes of a run; they are started by it.
@@ -151,6 +176,9 @@ fn measure(options: Options) -> Result<()> {
         server::Kind::Countersign(found.with_context(|| format!("no server at {}: {build}", program.display()))?)
     };
     let folder = options.data.unwrap_or(beside).join(format!("bench-{}", std::process::id()));
+    if matches!(kind, server::Kind::StandIn) {
+        ensure!(options.engine == Engine::Sqlite && options.grown.is_none(), "the stand-in keeps nothing that grows, and no PostgreSQL");
+    }
     let told = run::Options {
         kind,
         folder,
@@ -163,7 +191,18 @@ fn measure(options: Options) -> Result<()> {
         row_bytes: options.row_bytes.into(),
         command: command(),
     };
-    let report = run::run(&told).with_context(|| format!("the run ended early; its data is left in {}", told.folder.display()))?;
+    let growth = options.grown.map(|challenges| run::Growth {
+        challenges,
+        with_events: options.with_events.unwrap_or(challenges).min(challenges),
+        tenants: options.tenants,
+        users: options.users,
+    });
+    let measured = match (options.engine, growth) {
+        (engine, Some(growth)) => growth::run(&told, growth, engine == Engine::Postgres),
+        (Engine::Sqlite, None) => run::run(&told),
+        (Engine::Postgres, None) => nodes::run(&told),
+    };
+    let report = measured.with_context(|| format!("the run ended early; its data is left in {}", told.folder.display()))?;
     std::fs::remove_dir_all(&told.folder)?;
     print!("{}", report.table());
     if let Some(file) = options.json {
@@ -189,4 +228,16 @@ fn end_with_standard_input() {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         std::process::exit(0);
     });
+}
+
+/// A time-ordered id, so that an engine appends.
+fn new_id() -> Result<Uuid> {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    Ok(uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis)?, &chance()?).into_uuid())
+}
+
+fn chance<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    Ok(bytes)
 }

@@ -82,6 +82,33 @@ impl Running {
         Ok(Usage { cpu: cpu(&self.child.id().to_string())?, flushes: self.counter.as_deref().map(count).transpose()? })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it and the processes that it has started have used so far, those included that have ended and that it has noticed.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn usage_of_family(&self) -> Result<Usage> {
+        let own = self.child.id();
+        let read = |process: &str| std::fs::read_to_string(format!("/proc/{process}/stat"));
+        let stat = read(&own.to_string()).context("reading a process's times")?;
+        let mut cpu = parse_family_cpu(&stat).context("a /proc/PID/stat of an unknown shape")?;
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|it| it.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
+            // One that ends meanwhile is among those that have ended.
+            let Ok(stat) = read(name) else { continue };
+            if parent(&stat) == Some(own) {
+                cpu += parse_cpu(&stat).unwrap_or_default();
+            }
+        }
+        Ok(Usage { cpu, flushes: self.counter.as_deref().map(count).transpose()? })
+    }
+
     /// Its memory.
     ///
     /// # Errors
@@ -148,6 +175,18 @@ fn parse_cpu(stat: &str) -> Option<Duration> {
     Some(TICK * ticks)
 }
 
+/// The same with cutime and cstime, fields 16 and 17: children that were waited for.
+fn parse_family_cpu(stat: &str) -> Option<Duration> {
+    let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11).take(4);
+    let ticks = fields.map(|it| it.parse::<u32>().ok()).sum::<Option<u32>>()?;
+    Some(TICK * ticks)
+}
+
+/// The parent is field 4.
+fn parent(stat: &str) -> Option<u32> {
+    stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The counter is eight bytes in the machine's order, shared by mapping: see `slowflush.c`.
 fn count(counter: &Path) -> Result<u64> {
     let bytes = std::fs::read(counter).with_context(|| format!("reading the count of flushes in {}", counter.display()))?;
@@ -163,5 +202,7 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(parse_cpu(stat), Some(Duration::from_secs(2)));
         assert_eq!(parse_cpu("42 (a"), None);
+        let stat = "42 (a) b (c)) S 7 42 42 0 -1 4194304 100 0 0 0 150 50 10 90 20 0 1 0 100 0 0";
+        assert_eq!((parse_family_cpu(stat), parent(stat)), (Some(Duration::from_secs(3)), Some(7)));
     }
 }

@@ -21,12 +21,20 @@ pub struct Sample {
     pub p99_ms: f64,
     /// The longest latency.
     pub max_ms: f64,
-    /// Processor time of the whole server for one operation, in microseconds.
-    pub cpu_us: f64,
+    /// Processor time of the whole server, or of all its nodes, for one operation, in microseconds; nothing where none is asked.
+    pub cpu_us: Option<f64>,
+    /// The same of the database, where it is a server of its own.
+    pub database_cpu_us: Option<f64>,
     /// Processor time of the driver for one operation.
     pub driver_cpu_us: f64,
     /// Flushes for one operation, where they are counted.
     pub flushes: Option<f64>,
+    /// Bytes of the database's log for one operation, where they are counted.
+    pub wal_bytes: Option<f64>,
+    /// Decisions in one transaction, on average.
+    pub batch: Option<f64>,
+    /// The part of the transactions that began anew because another one was faster.
+    pub overtaken: Option<f64>,
     /// The rate as a part of the ceiling's, which ran right before.
     pub of_ceiling: Option<f64>,
 }
@@ -38,6 +46,8 @@ pub struct Budget {
     pub rate: Option<f64>,
     /// Part of the ceiling at least.
     pub of_ceiling: Option<f64>,
+    /// Part of the same row on an empty database at least.
+    pub of_empty: Option<f64>,
     /// Microseconds of processor time at most.
     pub cpu_us: Option<f64>,
     /// Milliseconds that 99 of 100 stay below at most.
@@ -89,7 +99,8 @@ impl Row {
         let all = [
             at_least(self.median(|it| Some(it.rate)), budget.rate).map(|(_, wanted, kept)| (format!("≥ {}/s", whole(wanted)), kept)),
             at_least(self.median(|it| it.of_ceiling), budget.of_ceiling).map(|(_, wanted, kept)| (format!("≥ {wanted} of ceiling"), kept)),
-            at_most(self.median(|it| Some(it.cpu_us)), budget.cpu_us).map(|(_, wanted, kept)| (format!("≤ {wanted} µs CPU"), kept)),
+            at_least(self.median(|it| it.of_ceiling), budget.of_empty).map(|(_, wanted, kept)| (format!("≥ {wanted} of empty"), kept)),
+            at_most(self.median(|it| it.cpu_us), budget.cpu_us).map(|(_, wanted, kept)| (format!("≤ {wanted} µs CPU"), kept)),
             at_most(self.median(|it| Some(it.p99_ms)), budget.p99_ms).map(|(_, wanted, kept)| (format!("p99 ≤ {wanted} ms"), kept)),
         ];
         let said: Vec<_> =
@@ -97,18 +108,22 @@ impl Row {
         said.join("; ")
     }
 
-    fn cells(&self) -> [String; 10] {
+    fn cells(&self) -> [String; COLUMNS] {
         let median = |figure: fn(&Sample) -> Option<f64>, decimals: usize| {
-            self.median(figure).map_or_else(|| "–".to_owned(), |it| format!("{it:.decimals$}"))
+            self.median(figure).map_or_else(|| NONE.to_owned(), |it| format!("{it:.decimals$}"))
         };
         [
             if self.flush_ms == 0 { self.what.clone() } else { format!("{}, {} ms flush", self.what, self.flush_ms) },
             self.connections.to_string(),
-            self.median(|it| Some(it.rate)).map_or_else(|| "–".to_owned(), whole),
+            self.median(|it| Some(it.rate)).map_or_else(|| NONE.to_owned(), whole),
             format!("{} – {}", whole(self.least(|it| it.rate)), whole(self.most(|it| it.rate))),
             format!("{} / {} / {:.1}", median(|it| Some(it.p50_ms), 2), median(|it| Some(it.p99_ms), 2), self.most(|it| it.max_ms)),
-            median(|it| Some(it.cpu_us), 1),
+            median(|it| it.cpu_us, 1),
+            median(|it| it.database_cpu_us, 1),
             median(|it| it.flushes, 3),
+            median(|it| it.wal_bytes, 0),
+            median(|it| it.batch, 1),
+            median(|it| it.overtaken, 4),
             median(|it| it.of_ceiling, 2),
             median(|it| Some(it.driver_cpu_us), 1),
             self.verdicts(),
@@ -116,8 +131,27 @@ impl Row {
     }
 }
 
-const HEADINGS: [&str; 10] =
-    ["row", "conn.", "rate/s", "least – most", "p50 / p99 / max ms", "CPU µs", "flushes", "of ceiling", "driver µs", "budget"];
+const COLUMNS: usize = 14;
+
+const HEADINGS: [&str; COLUMNS] = [
+    "row",
+    "conn.",
+    "rate/s",
+    "least – most",
+    "p50 / p99 / max ms",
+    "CPU µs",
+    "database µs",
+    "flushes",
+    "log bytes",
+    "batch",
+    "overtaken",
+    "of ceiling",
+    "driver µs",
+    "budget",
+];
+
+/// What stands in a cell that has no figure.
+const NONE: &str = "–";
 
 /// How long a start takes, and what is in memory then.
 #[derive(Debug, Clone, Serialize)]
@@ -164,20 +198,33 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Starts and memory.
     pub starts: Vec<Start>,
-    /// The server's memory after all rounds of load.
-    pub memory_after_load: Memory,
+    /// What the database is, where it is a server of its own.
+    pub database: Option<String>,
+    /// What else is to be known of the figures.
+    pub notes: Vec<String>,
+    /// The server's memory after all rounds of load; of the first node, where there are several.
+    pub memory_after_load: Option<Memory>,
     /// What was not measured, and why.
     pub skipped: Vec<String>,
 }
 
 impl Report {
+    /// Headings and rows, without the columns in which no row has a figure.
+    fn columns(&self) -> Vec<Vec<String>> {
+        let rows: Vec<_> = self.rows.iter().map(Row::cells).collect();
+        let filled: [bool; COLUMNS] = std::array::from_fn(|at| rows.iter().any(|row| row[at] != NONE));
+        let kept = |row: [String; COLUMNS]| row.into_iter().zip(filled).filter_map(|(cell, filled)| filled.then_some(cell)).collect();
+        std::iter::once(HEADINGS.map(str::to_owned)).chain(rows).map(kept).collect()
+    }
+
     /// For a terminal: columns padded with blanks.
     #[must_use]
     pub fn table(&self) -> String {
-        let rows: Vec<_> = std::iter::once(HEADINGS.map(str::to_owned)).chain(self.rows.iter().map(Row::cells)).collect();
-        let widths: Vec<_> = (0..HEADINGS.len()).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+        let rows = self.columns();
+        let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
         let mut text = String::new();
-        for row in rows {
+        for row in &rows {
             for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 let blanks = " ".repeat(width - cell.chars().count());
                 // Words stand to the left, figures to the right.
@@ -201,10 +248,13 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = format!("`{}`\n\n", self.command);
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        text += &line(&HEADINGS.map(str::to_owned));
-        text += &line(&std::array::from_fn::<_, 10, _>(|at| if at == 0 || at == 9 { "---".to_owned() } else { "---:".to_owned() }));
-        for row in &self.rows {
-            text += &line(&row.cells());
+        let rows = self.columns();
+        let last = rows[0].len() - 1;
+        let ruler: Vec<_> = (0..=last).map(|at| if at == 0 || at == last { "---".to_owned() } else { "---:".to_owned() }).collect();
+        text += &line(&rows[0]);
+        text += &line(&ruler);
+        for row in &rows[1..] {
+            text += &line(row);
         }
         text.push('\n');
         for line in self.sentences() {
@@ -219,6 +269,9 @@ impl Report {
             "Measured on {} cores of {}, Linux {}, data on {}, load {:.2} before the run and {:.2} after it; server: {}.",
             machine.cores, machine.processor, machine.kernel, machine.file_system, machine.load_before, machine.load_after, self.server
         )];
+        if let Some(database) = &self.database {
+            said.push(format!("Database: {database}."));
+        }
         if machine.load_before > BUSY {
             said.push("The machine was busy before the run began: the ratios hold, the rates and times do not.".into());
         }
@@ -239,12 +292,14 @@ impl Report {
                 megabytes(start.memory.peak_bytes),
             ));
         }
-        let after = &self.memory_after_load;
-        said.push(format!(
-            "After all rounds: {:.1} MB in memory, {:.1} MB at most.",
-            megabytes(after.resident_bytes),
-            megabytes(after.peak_bytes)
-        ));
+        if let Some(after) = &self.memory_after_load {
+            said.push(format!(
+                "After all rounds: {:.1} MB in memory, {:.1} MB at most.",
+                megabytes(after.resident_bytes),
+                megabytes(after.peak_bytes)
+            ));
+        }
+        said.extend(self.notes.iter().cloned());
         said.extend(self.skipped.iter().map(|it| format!("Not measured: {it}")));
         said
     }
@@ -278,9 +333,13 @@ mod tests {
             p50_ms: 1.0,
             p99_ms: 2.0,
             max_ms: 3.0,
-            cpu_us: 30.0,
+            cpu_us: Some(30.0),
+            database_cpu_us: None,
             driver_cpu_us: 4.0,
             flushes: None,
+            wal_bytes: None,
+            batch: None,
+            overtaken: None,
             of_ceiling: Some(0.5),
         };
         let budget = Budget { rate: Some(50_000.0), cpu_us: Some(25.0), ..Budget::default() };
@@ -298,6 +357,13 @@ mod tests {
     #[test]
     fn a_missed_budget_is_said_beside_a_kept_one() {
         assert_eq!(row(&[60_000.0]).verdicts(), "≥ 50,000/s: kept; ≤ 25 µs CPU: MISSED");
+    }
+
+    #[test]
+    fn a_column_without_a_figure_is_left_out() {
+        let cells = row(&[1.0]).cells();
+        let kept: Vec<_> = HEADINGS.iter().zip(&cells).filter(|(_, cell)| *cell != NONE).map(|(heading, _)| *heading).collect();
+        assert!(kept.contains(&"CPU µs") && !kept.contains(&"database µs") && !kept.contains(&"overtaken"));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Within a round each row comes right after its ceiling, so that a busy neighbour slows both, and the ratio stays true.
 
 use crate::driver::{self, Load, Window, Work};
-use crate::process::{self, Running, Usage};
+use crate::process::{self, Running};
 use crate::report::{Budget, Machine, Report, Row, Sample, Start, whole};
-use crate::server::{self, Doors, Flushes, Kind, Ready, Server};
+use crate::server::{self, Counts, Doors, Flushes, Kind, Ready, Server};
 use crate::sink::{self, Codes};
 use crate::slowflush::SlowFlush;
 use crate::traffic::{Answers, Guess, Opened, People, Requests, Same};
@@ -56,7 +56,20 @@ pub struct Options {
     pub command: String,
 }
 
-/// Measures everything.
+/// How much an old database holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Growth {
+    /// Spent challenges.
+    pub challenges: u64,
+    /// How many of them, the youngest, still have their message's record and their events.
+    pub with_events: u64,
+    /// Tenants, among whom all is spread.
+    pub tenants: u32,
+    /// People with a device.
+    pub users: u32,
+}
+
+/// Measures everything on the embedded engine.
 ///
 /// # Errors
 /// Whatever makes the figures worthless; what merely cannot be measured here is told in the report.
@@ -73,11 +86,10 @@ pub fn run(options: &Options) -> Result<Report> {
             None
         }
     };
-    let (_sink, ready): (_, Ready) = Running::start_and_hear(Command::new(std::env::current_exe()?).arg("sink"), None)?;
-    let mut bench = Bench { options, sink: ready.address()?, people: People::default(), rows: Vec::new() };
+    let mut bench = Bench::new(options)?;
 
     let counted = preload.clone().map(|preload| Flushes { preload, delay: Duration::ZERO });
-    let server = Server::set_up(options.kind.clone(), options.folder.join("disk"), bench.sink, counted.clone())?;
+    let server = Server::set_up(options.kind.clone(), options.folder.join("disk"), None, bench.sink, counted.clone())?;
     let mut starts = vec![start_often(&server, "with an empty database".into(), None, 22.0)?];
     let (running, doors, _) = server.start()?;
     bench.phase(&running, &doors, counted.as_ref(), Duration::ZERO)?;
@@ -86,7 +98,7 @@ pub fn run(options: &Options) -> Result<Report> {
 
     let slow = preload.filter(|_| !options.skip_slow).map(|preload| Flushes { preload, delay: SLOW_FLUSH });
     if let Some(flushes) = slow {
-        let server = Server::set_up(options.kind.clone(), options.folder.join("slow"), bench.sink, Some(flushes.clone()))?;
+        let server = Server::set_up(options.kind.clone(), options.folder.join("slow"), None, bench.sink, Some(flushes.clone()))?;
         let (running, doors, _) = server.start()?;
         bench.phase(&running, &doors, Some(&flushes), SLOW_FLUSH)?;
         running.stop()?;
@@ -99,14 +111,24 @@ pub fn run(options: &Options) -> Result<Report> {
         skipped.push("starts with many users: the stand-in has none".into());
     } else {
         // Flushes are as the disk makes them: neither a start nor memory is about them.
-        let server = Server::set_up(options.kind.clone(), options.folder.join("users"), bench.sink, None)?;
+        let server = Server::set_up(options.kind.clone(), options.folder.join("users"), None, bench.sink, None)?;
         server.seed(options.users)?;
         let what = format!("with {} users enrolled", whole(options.users.into()));
         starts.push(start_often(&server, what, Some(150.0), 64.0)?);
     }
     machine.load_after = load_average();
     progress("");
-    Ok(Report { command: options.command.clone(), machine, server: server.name(), rows: bench.rows, starts, memory_after_load, skipped })
+    Ok(Report {
+        command: options.command.clone(),
+        machine,
+        server: server.name(),
+        database: None,
+        rows: bench.rows,
+        starts,
+        notes: Vec::new(),
+        memory_after_load: Some(memory_after_load),
+        skipped,
+    })
 }
 
 /// Starts the server several times, and looks at its memory after the last.
@@ -126,14 +148,30 @@ fn start_often(server: &Server, what: String, budget_ms: Option<f64>, budget_meg
     }
 }
 
-struct Bench<'a> {
-    options: &'a Options,
-    sink: SocketAddr,
-    people: People,
+/// What all rows of a run share.
+pub struct Bench<'a> {
+    /// What the run was told.
+    pub options: &'a Options,
+    /// Where the sink listens.
+    pub sink: SocketAddr,
+    /// Those who have not been asked for yet.
+    pub people: People,
     rows: Vec<Row>,
+    /// Codes that were heard of and not asked for yet.
+    heard: Codes,
+    _sink: Running,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// Starts the sink.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn new(options: &'a Options) -> Result<Self> {
+        let (running, ready): (_, Ready) = Running::start_and_hear(Command::new(std::env::current_exe()?).arg("sink"), None)?;
+        Ok(Self { options, sink: ready.address()?, people: People::default(), rows: Vec::new(), heard: Codes::new(), _sink: running })
+    }
+
     /// All rounds on one kind of disk.
     fn phase(&mut self, running: &Running, doors: &Doors, flushes: Option<&Flushes>, delay: Duration) -> Result<()> {
         let slow = !delay.is_zero();
@@ -141,7 +179,8 @@ impl Bench<'_> {
         let bytes = self.options.row_bytes.to_string();
         let (hyper, hyper_at) = server::ceiling("hyper", &name("hyper"), None, &[])?;
         let (commit, commit_at) = server::ceiling("commit", &name("commit"), flushes, &["--row-bytes", &bytes])?;
-        let commit_doors = Doors { address: commit_at, token: doors.token.clone(), ..doors.clone() };
+        let commit_doors = [Doors { address: commit_at, token: doors.token.clone(), ..doors.clone() }];
+        let all = std::slice::from_ref(doors);
         let connections = if slow { self.options.slow_connections } else { self.options.connections };
         let mut rows = Rows { rows: budgets(slow, connections), load: self.load(doors.address, connections) };
         // A first guess at how many codes a round takes; afterwards the last round tells.
@@ -163,31 +202,22 @@ impl Bench<'_> {
             let mut requests = Requests::new(&commit_doors, &mut nobody, connections, usize::MAX);
             let of = rows.measure(CEILING_REQUEST, &commit, commit_at, &mut requests, None)?;
             say("request");
-            let mut requests = Requests::new(doors, &mut self.people, connections, usize::MAX);
+            let mut requests = Requests::new(all, &mut self.people, connections, usize::MAX);
             rows.measure(REQUEST, running, doors.address, &mut requests, Some(of))?;
-            let mut opened = requests.opened;
-
+            let opened = requests.opened;
             let seconds = (rows.load.warm_up + rows.load.span).as_secs_f64();
-            let [right, wrong] = wanted.map(|rate| (rate * seconds * 1.3) as usize);
-            let total = (right + wrong / 2).min(OPENED_MOST);
-            say(&format!("opening {total} challenges"));
-            self.open(doors, total.saturating_sub(opened.len()), &mut opened)?;
-            let mut codes = self.codes(&opened)?;
-            let guesses = Guess::right(&opened, &codes)?;
-            codes.clear();
-            let share = guesses.len() * right / (right + wrong / 2);
-            let (for_right, for_wrong) = guesses.split_at(share);
+            let (for_right, for_wrong) = self.guesses(all, opened, wanted.map(|rate| (rate * seconds * 1.3) as usize), &say)?;
 
             say("ceiling, verify");
             let of = self.ceiling_verify(&mut rows, &commit, &commit_doors)?;
             say("verify");
-            let mut answers = Answers::new(doors, for_right.iter().copied(), 200);
+            let mut answers = Answers::new(all, for_right.into_iter(), 200);
             wanted[0] = rows.measure(VERIFY, running, doors.address, &mut answers, Some(of))?;
 
             say("ceiling, verify");
             let of = self.ceiling_verify(&mut rows, &commit, &commit_doors)?;
             say("wrong code");
-            let mut answers = Answers::new(doors, Guess::wrong(for_wrong).into_iter(), 400);
+            let mut answers = Answers::new(all, for_wrong.into_iter(), 400);
             wanted[1] = rows.measure(WRONG, running, doors.address, &mut answers, Some(of))?;
         }
         self.rows.extend(
@@ -196,39 +226,87 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn load(&self, address: SocketAddr, connections: usize) -> Load {
+    /// The load of a row.
+    #[must_use]
+    pub fn load(&self, address: SocketAddr, connections: usize) -> Load {
         let span = self.options.span;
-        Load { address, connections, warm_up: (span / 5).min(Duration::from_millis(500)), span }
+        Load { address, also: None, connections, warm_up: (span / 5).min(Duration::from_millis(500)), span }
     }
 
-    fn ceiling_verify(&self, rows: &mut Rows, commit: &Running, doors: &Doors) -> Result<f64> {
+    fn ceiling_verify(&self, rows: &mut Rows, commit: &Running, doors: &[Doors]) -> Result<f64> {
         let mut answers = Answers::new(doors, std::iter::repeat_with(Guess::none), 200);
-        rows.measure(CEILING_VERIFY, commit, doors.address, &mut answers, None)
+        rows.measure(CEILING_VERIFY, commit, doors[0].address, &mut answers, None)
+    }
+
+    /// Right codes and wrong ones, about as many as are `wanted`, for `opened` and for challenges that are opened here.
+    ///
+    /// # Errors
+    /// A challenge that is not opened, or whose code does not reach the sink.
+    pub fn guesses(
+        &mut self,
+        doors: &[Doors],
+        mut opened: Vec<Opened>,
+        wanted: [usize; 2],
+        say: &impl Fn(&str),
+    ) -> Result<(Vec<Guess>, Vec<Guess>)> {
+        let [right, wrong] = wanted;
+        let total = (right + wrong / 2).min(OPENED_MOST);
+        say(&format!("opening {total} challenges"));
+        self.open(doors, total.saturating_sub(opened.len()), &mut opened)?;
+        let mut guesses = self.right(&opened)?;
+        let for_wrong = guesses.split_off(guesses.len() * right / (right + wrong / 2));
+        Ok((guesses, Guess::wrong(&for_wrong)))
+    }
+
+    /// Opens one challenge, and answers it with the right code.
+    ///
+    /// # Errors
+    /// A server that does not do as it should.
+    pub fn open_and_answer(&mut self, door: &Doors) -> Result<()> {
+        let doors = std::slice::from_ref(door);
+        let load = Load { warm_up: Duration::ZERO, ..self.load(door.address, 1) };
+        let mut requests = Requests::new(doors, &mut self.people, 1, 1);
+        driver::drive(load, &mut requests, || Ok(()))?;
+        let opened = requests.opened;
+        let guesses = self.right(&opened)?;
+        driver::drive(load, &mut Answers::new(doors, guesses.into_iter(), 200), || Ok(()))?;
+        Ok(())
+    }
+
+    /// Opens challenges that no row measures, and that nobody answers.
+    ///
+    /// # Errors
+    /// As [`Bench::guesses`].
+    pub fn warm(&mut self, doors: &[Doors], most: usize) -> Result<()> {
+        self.open(doors, most, &mut Vec::new())
     }
 
     /// Opens challenges that no row measures.
-    fn open(&mut self, doors: &Doors, most: usize, opened: &mut Vec<Opened>) -> Result<()> {
+    fn open(&mut self, doors: &[Doors], most: usize, opened: &mut Vec<Opened>) -> Result<()> {
         if most < OPENING {
             return Ok(());
         }
         let mut requests = Requests::new(doors, &mut self.people, OPENING, most);
-        let load = Load { address: doors.address, connections: OPENING, warm_up: Duration::ZERO, span: Duration::from_secs(120) };
+        let load =
+            Load { address: doors[0].address, also: None, connections: OPENING, warm_up: Duration::ZERO, span: Duration::from_secs(120) };
         driver::drive(load, &mut requests, || Ok(())).context("opening challenges")?;
         opened.append(&mut requests.opened);
         Ok(())
     }
 
-    /// The codes of all these challenges, which may reach the sink a little after the answers reached us.
-    fn codes(&self, opened: &[Opened]) -> Result<Codes> {
+    /// The right codes of all these challenges, which may reach the sink a little after the answers reached us.
+    fn right(&mut self, opened: &[Opened]) -> Result<Vec<Guess>> {
         let since = Instant::now();
-        let mut codes = Codes::new();
         loop {
-            codes.extend(sink::codes(self.sink)?);
-            if Guess::right(opened, &codes).is_ok() {
-                return Ok(codes);
+            self.heard.extend(sink::codes(self.sink)?);
+            if let Ok(guesses) = Guess::right(opened, &self.heard) {
+                for one in opened {
+                    self.heard.remove(&one.to);
+                }
+                return Ok(guesses);
             }
             if since.elapsed() > SINK_PATIENCE {
-                bail!("the sink saw {} messages, and {} challenges were opened", codes.len(), opened.len());
+                bail!("the sink saw {} messages, and {} challenges were opened", self.heard.len(), opened.len());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -276,7 +354,10 @@ struct Rows {
 impl Rows {
     /// Runs one row once, and gives its rate.
     fn measure(&mut self, row: usize, running: &Running, address: SocketAddr, work: &mut impl Work, ceiling: Option<f64>) -> Result<f64> {
-        let probe = || Ok((running.usage()?, process::own_cpu()?));
+        let probe = || {
+            let usage = running.usage()?;
+            Ok(Probe { nodes: Some(usage.cpu), own: process::own_cpu()?, flushes: usage.flushes, ..Probe::default() })
+        };
         let row = &mut self.rows[row];
         let window = driver::drive(Load { address, ..self.load }, work, probe).with_context(|| row.what.clone())?;
         let sample = sample(&window, ceiling);
@@ -285,24 +366,63 @@ impl Rows {
     }
 }
 
-fn sample(window: &Window<(Usage, Duration)>, ceiling: Option<f64>) -> Sample {
+/// What is read at both ends of a window.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Probe {
+    /// Processor time of the server, or of all its nodes.
+    pub nodes: Option<Duration>,
+    /// The same of the database, where it is a server of its own.
+    pub database: Option<Duration>,
+    /// The same of this process.
+    pub own: Duration,
+    /// Flushes of whoever keeps the data.
+    pub flushes: Option<u64>,
+    /// Bytes of the database's log.
+    pub wal_bytes: Option<u64>,
+}
+
+/// What a window says of its row.
+#[must_use]
+pub fn sample(window: &Window<Probe>, ceiling: Option<f64>) -> Sample {
     let operations = window.operations.max(1) as f64;
     let ms = |it: Duration| it.as_secs_f64() * 1e3;
-    let ((before, own_before), (after, own_after)) = (window.before, window.after);
+    let (before, after) = (window.before, window.after);
+    let cpu_us = |after: Option<Duration>, before: Option<Duration>| {
+        after.zip(before).map(|(after, before)| after.saturating_sub(before).as_secs_f64() * 1e6 / operations)
+    };
+    let count =
+        |after: Option<u64>, before: Option<u64>| after.zip(before).map(|(after, before)| after.saturating_sub(before) as f64 / operations);
     let rate = window.operations as f64 / window.span.as_secs_f64();
     Sample {
         rate,
         p50_ms: ms(window.latencies.quantile(0.5)),
         p99_ms: ms(window.latencies.quantile(0.99)),
         max_ms: ms(window.latencies.max()),
-        cpu_us: (after.cpu - before.cpu).as_secs_f64() * 1e6 / operations,
-        driver_cpu_us: (own_after - own_before).as_secs_f64() * 1e6 / operations,
-        flushes: after.flushes.zip(before.flushes).map(|(after, before)| (after - before) as f64 / operations),
+        cpu_us: cpu_us(after.nodes, before.nodes),
+        database_cpu_us: cpu_us(after.database, before.database),
+        driver_cpu_us: (after.own - before.own).as_secs_f64() * 1e6 / operations,
+        flushes: count(after.flushes, before.flushes),
+        wal_bytes: count(after.wal_bytes, before.wal_bytes),
+        batch: None,
+        overtaken: None,
         of_ceiling: ceiling.map(|ceiling| rate / ceiling),
     }
 }
 
-fn machine(folder: &Path) -> Result<Machine> {
+/// The same, with what the nodes said of their stores before and after it.
+#[must_use]
+pub fn counted(sample: Sample, before: Counts, after: Counts) -> Sample {
+    let batches = after.batches - before.batches;
+    let overtaken = after.overtaken - before.overtaken;
+    let part = |it: f64, of: f64| (of > 0.0).then(|| it / of);
+    Sample { batch: part(after.decisions - before.decisions, batches), overtaken: part(overtaken, batches + overtaken), ..sample }
+}
+
+/// On what it is measured.
+///
+/// # Errors
+/// The folder is in memory.
+pub fn machine(folder: &Path) -> Result<Machine> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processor =
         read("/proc/cpuinfo").lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
@@ -327,7 +447,8 @@ fn machine(folder: &Path) -> Result<Machine> {
 }
 
 /// Processes that wanted to run, on average over the last minute.
-fn load_average() -> f64 {
+#[must_use]
+pub fn load_average() -> f64 {
     let said = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     said.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(f64::NAN)
 }

@@ -7,12 +7,13 @@ use crate::run::progress;
 use anyhow::{Context, Result, anyhow};
 use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::totp;
-use countersign_core::ports::{Carriers, Chance, Clock, Pen, Pending, Provider, Tasks};
+use countersign_core::ports::{Carriers, Chance, Clock, Pen, Pending, Provider, Receipt, SendError, Sends, Store, Tasks};
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::Login;
+use countersign_core::words::id::DeliveryId;
 use countersign_core::words::secret::{MasterKey, Secret};
 use countersign_core::words::time::Timestamp;
-use countersign_core::words::wording::{Values, Wording};
+use countersign_core::words::wording::{Message, Values, Wording};
 use countersign_core::{Core, Neighbours, Scope};
 use countersign_store::Sqlite;
 use std::collections::BTreeMap;
@@ -68,13 +69,22 @@ pub async fn seed(database: &Path, master_key: &Path, tenant: &str, people: u32)
 }
 
 fn house(database: &Path, master: MasterKey) -> Result<Core> {
-    let here = Arc::new(Here);
-    let store = Arc::new(Sqlite::open(database, countersign_store::Options::default())?);
-    let (clock, chance, tasks, carriers, pen) = (here.clone(), here.clone(), here.clone(), here.clone(), here);
-    Ok(Core::new(Neighbours { store, clock, chance, tasks, carriers, pen, master }))
+    Ok(house_on(Arc::new(Sqlite::open(database, countersign_store::Options::default())?), master))
 }
 
-async fn enrol(core: &Core, scope: &Scope, person: u32) -> Result<()> {
+/// The core on a store that no server has open.
+#[must_use]
+pub fn house_on(store: Arc<dyn Store>, master: MasterKey) -> Core {
+    let here = Arc::new(Here);
+    let (clock, chance, tasks, carriers, pen) = (here.clone(), here.clone(), here.clone(), here.clone(), here);
+    Core::new(Neighbours { store, clock, chance, tasks, carriers, pen, master })
+}
+
+/// Enrols the person with this number, with an active device.
+///
+/// # Errors
+/// Somebody is called so already.
+pub async fn enrol(core: &Core, scope: &Scope, person: u32) -> Result<()> {
     let name = Login::parse(&login(person))?;
     let enrolling = core.enroll_totp(scope, name.clone(), DEVICE).await?;
     let seed = data_encoding::BASE32_NOPAD.decode(enrolling.seed.reveal().as_bytes())?;
@@ -113,7 +123,26 @@ impl Tasks for Here {
 
 impl Carriers for Here {
     fn build(&self, _: &ProviderSettings, _: BTreeMap<String, Secret>) -> Result<Provider, String> {
-        Err("nothing is sent while people are enrolled".into())
+        Ok(Provider::Sends(Box::new(Nowhere)))
+    }
+}
+
+/// A provider that is set up here, and used only by a server.
+struct Nowhere;
+
+impl Sends for Nowhere {
+    fn send(&self, _: DeliveryId, _: Arc<Message>) -> Pending<'static, Result<Receipt, SendError>> {
+        self.refuse()
+    }
+
+    fn probe(&self) -> Pending<'static, Result<String, SendError>> {
+        self.refuse()
+    }
+}
+
+impl Nowhere {
+    fn refuse<T: 'static>(&self) -> Pending<'static, Result<T, SendError>> {
+        Box::pin(async { Err(SendError::Refused("nothing is sent without a server".into())) })
     }
 }
 

@@ -54,6 +54,7 @@ pub struct Flushes {
 pub struct Server {
     kind: Kind,
     folder: PathBuf,
+    database: Option<String>,
     sink: SocketAddr,
     flushes: Option<Flushes>,
     client_id: String,
@@ -79,16 +80,16 @@ impl Ready {
 }
 
 impl Server {
-    /// Sets one up in `folder`, which is made.
+    /// Sets one up in `folder`, which is made. It keeps its data there, or in the PostgreSQL database `database`.
     ///
     /// # Errors
     /// A command of the server that fails.
-    pub fn set_up(kind: Kind, folder: PathBuf, sink: SocketAddr, flushes: Option<Flushes>) -> Result<Self> {
+    pub fn set_up(kind: Kind, folder: PathBuf, database: Option<String>, sink: SocketAddr, flushes: Option<Flushes>) -> Result<Self> {
         std::fs::create_dir_all(&folder)?;
-        let mut server = Self { kind, folder, sink, flushes, client_id: "bench".into(), client_secret: "bench".into() };
+        let mut server = Self { kind, folder, database, sink, flushes, client_id: "bench".into(), client_secret: "bench".into() };
         if let Kind::Countersign(program) = &server.kind {
             let config = server.folder.join(CONFIG);
-            std::fs::write(&config, settings(TcpListener::bind("127.0.0.1:0")?.local_addr()?, &server.folder)?)?;
+            std::fs::write(&config, server.settings(TcpListener::bind("127.0.0.1:0")?.local_addr()?)?)?;
             (server.client_id, server.client_secret) = configure(program, &config, sink)?;
         }
         Ok(server)
@@ -119,7 +120,7 @@ impl Server {
     pub fn seed(&self, people: u32) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["seed", "--tenant", TENANT, "--people", &people.to_string()]);
-        command.arg("--database").arg(self.folder.join(DATABASE)).arg("--master-key").arg(self.folder.join(MASTER_KEY));
+        command.arg("--database").arg(self.file()).arg("--master-key").arg(self.master_key());
         ensure!(command.status()?.success(), "the people were not enrolled");
         let (running, doors, _) = self.start()?;
         let path = format!("/ciam-mfa/v2/users/{}/mfadevices", seed::login(people - 1));
@@ -134,13 +135,21 @@ impl Server {
     /// # Errors
     /// It ends, refuses the token, or has not answered after a minute.
     pub fn start(&self) -> Result<(Running, Doors, Duration)> {
+        self.start_node(0)
+    }
+
+    /// The same with one of several nodes, which share a database and a master key.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_node(&self, node: usize) -> Result<(Running, Doors, Duration)> {
         let began = Instant::now();
         let (mut running, address) = match &self.kind {
             Kind::Countersign(program) => {
                 // Another port on each start: nothing can be in the way of it.
                 let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-                let config = self.folder.join(CONFIG);
-                std::fs::write(&config, settings(address, &self.folder)?)?;
+                let config = self.folder.join(if node == 0 { CONFIG.to_owned() } else { format!("node-{node}.toml") });
+                std::fs::write(&config, self.settings(address)?)?;
                 let log = std::fs::File::options().create(true).append(true).open(self.folder.join("server.log"))?;
                 let mut command = Command::new(program);
                 command.arg("serve").arg("--config").arg(&config).stdout(log.try_clone()?).stderr(log);
@@ -168,6 +177,37 @@ impl Server {
         doors.token = answer["access_token"].as_str().context("no access_token in the answer")?.to_owned();
         Ok((running, doors, taken))
     }
+
+    /// Its database file, where it keeps its data in one.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(DATABASE)
+    }
+
+    /// Its PostgreSQL database, where it keeps its data in one.
+    #[must_use]
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
+    /// Its master key's file.
+    #[must_use]
+    pub fn master_key(&self) -> PathBuf {
+        self.folder.join(MASTER_KEY)
+    }
+
+    /// The settings file: everything as it is by default, except that loopback and plain HTTP are allowed for the sink.
+    fn settings(&self, listen: SocketAddr) -> Result<String> {
+        let path = |file: PathBuf| -> Result<Value> { Ok(json!(std::path::absolute(file)?)) };
+        let storage = match &self.database {
+            None => format!("path = {}", path(self.file())?),
+            Some(url) => format!("url = {}", json!(url)),
+        };
+        Ok(format!(
+            "[server]\nlisten = \"{listen}\"\npublic_url = \"{PUBLIC}\"\n[storage]\n{storage}\n[secrets]\nmaster_key_file = {}\n[egress]\nallow = [\"127.0.0.0/8\"]\nallow_plain_http = true\n[log]\nlevel = \"warn\"\n",
+            path(self.master_key())?,
+        ))
+    }
 }
 
 /// Starts a ceiling (`hyper` or `commit`) with its data in `folder`, and says where it listens.
@@ -191,27 +231,60 @@ fn preload(command: &mut Command, flushes: Option<&Flushes>, folder: &Path) -> O
 }
 
 const CONFIG: &str = "countersign.toml";
-const TENANT: &str = "bench";
+/// The tenant with which it is set up.
+pub const TENANT: &str = "bench";
+/// The address that stands in tokens: nodes take each other's tokens where it is the same.
+const PUBLIC: &str = "http://127.0.0.1:8080";
 const DATABASE: &str = "countersign.db";
 const MASTER_KEY: &str = "master.key";
 
-/// The settings file: everything as it is by default, except that loopback and plain HTTP are allowed for the sink.
-fn settings(listen: SocketAddr, folder: &Path) -> Result<String> {
-    let path = |name: &str| -> Result<Value> { Ok(json!(std::path::absolute(folder.join(name))?)) };
-    Ok(format!(
-        "[server]\nlisten = \"{listen}\"\n[storage]\npath = {}\n[secrets]\nmaster_key_file = {}\n[egress]\nallow = [\"127.0.0.0/8\"]\nallow_plain_http = true\n[log]\nlevel = \"warn\"\n",
-        path(DATABASE)?,
-        path(MASTER_KEY)?,
-    ))
+/// The settings of the provider that is the sink.
+#[must_use]
+pub fn provider(sink: SocketAddr) -> Value {
+    json!({
+        "url": format!("http://{sink}/messages"),
+        "json": { "to": "{{ to }}", "text": "{{ text }}" },
+        "receipt": "/messageId",
+    })
+}
+
+/// What a node says of its store.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Decisions.
+    pub decisions: f64,
+    /// Transactions that held them.
+    pub batches: f64,
+    /// Transactions that began anew because another was faster.
+    pub overtaken: f64,
+}
+
+/// What the nodes at these addresses say of their stores, together.
+///
+/// # Errors
+/// One does not answer.
+pub fn counts(nodes: &[SocketAddr]) -> Result<Counts> {
+    let mut all = Counts::default();
+    for node in nodes {
+        let (status, body) = message::call(*node, message::get(*node, "/metrics", None).as_bytes())?;
+        ensure!(status == 200, "no metrics: {status}");
+        for line in std::str::from_utf8(&body)?.lines() {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let sum = match name.split('{').next().unwrap_or(name) {
+                "countersign_store_decisions_total" => &mut all.decisions,
+                "countersign_store_batches_total" => &mut all.batches,
+                "countersign_store_overtaken_total" => &mut all.overtaken,
+                _ => continue,
+            };
+            *sum += value.parse::<f64>().with_context(|| format!("no figure: {line}"))?;
+        }
+    }
+    Ok(all)
 }
 
 /// Makes the tenant, its client, and the provider with its route; gives the client's id and secret.
 fn configure(program: &Path, config: &Path, sink: SocketAddr) -> Result<(String, String)> {
-    let provider = json!({
-        "url": format!("http://{sink}/messages"),
-        "json": { "to": "{{ to }}", "text": "{{ text }}" },
-        "receipt": "/messageId",
-    });
+    let provider = provider(sink);
     let file = config.with_file_name("sink.json");
     std::fs::write(&file, provider.to_string())?;
     let file = file.to_str().context("a folder whose name is not UTF-8")?;

@@ -31,6 +31,15 @@ impl SlowFlush {
         Ok(Self { library })
     }
 
+    /// The same library at `place`, for a process that cannot open ours.
+    ///
+    /// # Errors
+    /// It cannot be copied there.
+    pub fn copied_to(&self, place: &Path) -> Result<Self> {
+        std::fs::copy(&self.library, place).with_context(|| format!("copying the preload to {}", place.display()))?;
+        Ok(Self { library: place.to_owned() })
+    }
+
     /// Lets `command` run with every flush counted in the file `counter`, and `delay` longer than it is.
     pub fn preload(&self, command: &mut Command, counter: &Path, delay: Duration) {
         command.env("LD_PRELOAD", &self.library).env("SLOWFLUSH_COUNT", counter).env("SLOWFLUSH_US", delay.as_micros().to_string());

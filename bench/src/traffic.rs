@@ -53,6 +53,40 @@ impl Work for Same {
     }
 }
 
+/// One request for an access token at each of many doors.
+#[derive(Debug)]
+pub struct Tokens<'a> {
+    doors: &'a mut [Doors],
+    next: usize,
+    asked: Vec<usize>,
+}
+
+impl<'a> Tokens<'a> {
+    /// Puts a token into each of `doors`, over `connections` connections.
+    #[must_use]
+    pub fn new(doors: &'a mut [Doors], connections: usize) -> Self {
+        Self { doors, next: 0, asked: vec![0; connections] }
+    }
+}
+
+impl Work for Tokens<'_> {
+    fn ask(&mut self, connection: usize, out: &mut Vec<u8>) -> bool {
+        let Some(door) = self.doors.get(self.next) else { return false };
+        self.asked[connection] = self.next;
+        self.next += 1;
+        out.extend_from_slice(token(door).as_bytes());
+        true
+    }
+
+    fn told(&mut self, connection: usize, status: u16, body: &[u8]) -> Result<()> {
+        right(status, 200, body)?;
+        let answer: serde_json::Value = serde_json::from_slice(body)?;
+        let token = answer["access_token"].as_str().context("no access_token in the answer")?;
+        self.doors[self.asked[connection]].token = token.to_owned();
+        Ok(())
+    }
+}
+
 /// The whole request for an access token.
 #[must_use]
 pub fn token(doors: &Doors) -> String {
@@ -90,13 +124,21 @@ fn asked(person: u32) -> String {
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
     id: Id,
-    to: u64,
+    /// The number to which its code went.
+    pub to: u64,
+    /// Which of the doors it was opened at.
+    door: u32,
 }
 
-/// Requests for codes, each for another person.
+/// Which of `doors` a person goes to: neighbours go to doors that are far apart, so that no door is met in bursts.
+fn door_of(person: u32, doors: usize) -> usize {
+    (u64::from(person) * 7919 % doors as u64) as usize
+}
+
+/// Requests for codes, each for another person, at one door or at many.
 #[derive(Debug)]
 pub struct Requests<'a> {
-    head: String,
+    heads: Vec<String>,
     people: &'a mut People,
     left: usize,
     asked: Vec<u32>,
@@ -107,9 +149,9 @@ pub struct Requests<'a> {
 impl<'a> Requests<'a> {
     /// At most `most` requests over `connections` connections.
     #[must_use]
-    pub fn new(doors: &Doors, people: &'a mut People, connections: usize, most: usize) -> Self {
-        let head = message::post(doors.address, CHALLENGES, JSON, Some(&doors.token), asked(0).len());
-        Self { head, people, left: most, asked: vec![0; connections], opened: Vec::new() }
+    pub fn new(doors: &[Doors], people: &'a mut People, connections: usize, most: usize) -> Self {
+        let head = |door: &Doors| message::post(door.address, CHALLENGES, JSON, Some(&door.token), asked(0).len());
+        Self { heads: doors.iter().map(head).collect(), people, left: most, asked: vec![0; connections], opened: Vec::new() }
     }
 }
 
@@ -121,7 +163,7 @@ impl Work for Requests<'_> {
         self.left -= 1;
         let person = self.people.next();
         self.asked[connection] = person;
-        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(self.heads[door_of(person, self.heads.len())].as_bytes());
         out.extend_from_slice(asked(person).as_bytes());
         true
     }
@@ -129,7 +171,8 @@ impl Work for Requests<'_> {
     fn told(&mut self, connection: usize, status: u16, body: &[u8]) -> Result<()> {
         right(status, 201, body)?;
         let id = id(body).with_context(|| format!("no authId in {}", String::from_utf8_lossy(body)))?;
-        self.opened.push(Opened { id, to: number(self.asked[connection]) });
+        let person = self.asked[connection];
+        self.opened.push(Opened { id, to: number(person), door: door_of(person, self.heads.len()) as u32 });
         Ok(())
     }
 }
@@ -146,6 +189,7 @@ fn id(body: &[u8]) -> Option<Id> {
 pub struct Guess {
     id: Id,
     code: u32,
+    door: u32,
 }
 
 impl Guess {
@@ -154,7 +198,7 @@ impl Guess {
     /// # Errors
     /// A challenge whose code never reached the sink.
     pub fn right(opened: &[Opened], codes: &Codes) -> Result<Vec<Self>> {
-        let guess = |it: &Opened| codes.get(&it.to).map(|code| Self { id: it.id, code: *code });
+        let guess = |it: &Opened| codes.get(&it.to).map(|code| Self { id: it.id, code: *code, door: it.door });
         opened.iter().map(|it| guess(it).context("a code never reached the sink")).collect()
     }
 
@@ -162,29 +206,29 @@ impl Guess {
     /// the challenge and lock the factor, which is another row.
     #[must_use]
     pub fn wrong(right: &[Self]) -> Vec<Self> {
-        let off = |by: u32| right.iter().map(move |it| Self { id: it.id, code: (it.code + by) % 1_000_000 });
+        let off = |by: u32| right.iter().map(move |it| Self { code: (it.code + by) % 1_000_000, ..*it });
         off(1).chain(off(2)).collect()
     }
 
     /// A guess at nothing, for a ceiling, which does not look.
     #[must_use]
     pub fn none() -> Self {
-        Self { id: *b"01890000-0000-7000-8000-000000000000", code: 0 }
+        Self { id: *b"01890000-0000-7000-8000-000000000000", code: 0, door: 0 }
     }
 }
 
-/// Answers to challenges.
+/// Answers to challenges, each at the door where its challenge was opened.
 pub struct Answers<I> {
-    rest_of_head: String,
+    rests_of_heads: Vec<String>,
     guesses: I,
     status: u16,
 }
 
 impl<I: Iterator<Item = Guess>> Answers<I> {
     /// Answers that are right (200), or wrong (400, and the words for a wrong code).
-    pub fn new(doors: &Doors, guesses: I, status: u16) -> Self {
-        let head = message::post(doors.address, "", JSON, Some(&doors.token), ANSWER.len());
-        Self { rest_of_head: head.trim_start_matches("POST ").to_owned(), guesses, status }
+    pub fn new(doors: &[Doors], guesses: I, status: u16) -> Self {
+        let head = |door: &Doors| message::post(door.address, "", JSON, Some(&door.token), ANSWER.len());
+        Self { rests_of_heads: doors.iter().map(|door| head(door).trim_start_matches("POST ").to_owned()).collect(), guesses, status }
     }
 }
 
@@ -193,7 +237,7 @@ const ANSWER: &str = r#"{"otp":"000000"}"#;
 impl<I: Iterator<Item = Guess>> Work for Answers<I> {
     fn ask(&mut self, _: usize, out: &mut Vec<u8>) -> bool {
         let Some(guess) = self.guesses.next() else { return false };
-        for part in [b"POST ", CHALLENGES.as_bytes(), b"/", &guess.id, self.rest_of_head.as_bytes()] {
+        for part in [b"POST ", CHALLENGES.as_bytes(), b"/", &guess.id, self.rests_of_heads[guess.door as usize].as_bytes()] {
             out.extend_from_slice(part);
         }
         out.extend_from_slice(format!("{{\"otp\":\"{:06}\"}}", guess.code).as_bytes());
@@ -246,9 +290,10 @@ mod tests {
             token: "t".into(),
         };
         let mut people = People::default();
+        let doors = [doors];
         let mut requests = Requests::new(&doors, &mut people, 1, 1);
         let mut answers = Answers::new(&doors, std::iter::once(Guess::none()), 200);
-        let mut bytes = [Vec::new(), Vec::new(), token(&doors).into_bytes()];
+        let mut bytes = [Vec::new(), Vec::new(), token(&doors[0]).into_bytes()];
         assert!(requests.ask(0, &mut bytes[0]) && answers.ask(0, &mut bytes[1]));
         assert!(!requests.ask(0, &mut Vec::new()) && !answers.ask(0, &mut Vec::new()), "both have an end");
         for bytes in bytes {
