@@ -33,7 +33,9 @@ async fn run_in_transaction(line: &Line) -> Result<(), OpenError> {
     let failed = |error: tokio_postgres::Error| refused(&error);
     line.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await.map_err(failed)?;
     if !is_ours(line).await? {
-        let text = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()";
+        // What an extension brought along is nobody's house.
+        let text = "SELECT count(*) FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace \
+                    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
         let tables: i64 = line.query_typed_one(text, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
         if tables > 0 {
             return Err(OpenError::Foreign);
