@@ -57,6 +57,8 @@ pub enum Command {
     Backup(Backup),
     /// Put a backup in the place of the database; the server must be stopped
     Restore(Restore),
+    /// Copy everything into another database, from a file to PostgreSQL or back; the server must be stopped
+    Copy(Copy),
     /// Look for what is wrong: settings, files, database, keys, clock, routes and providers
     Doctor(Doctor),
     /// Print completions for a shell, for its own folder of completions
@@ -436,6 +438,24 @@ pub struct Restore {
     /// Look whether the backup is good, and put nothing in place
     #[arg(long, conflicts_with = "force")]
     pub check: bool,
+}
+
+/// `copy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A database is the path of a file, or an address such as postgres://user@host/database?sslmode=require. Addresses with a\n\
+password belong into the environment: COUNTERSIGN_COPY_FROM and COUNTERSIGN_COPY_TO.\n\n\
+Whatever ends it, the same command goes on where it was. Until it has found both sides to be the same, no server starts\n\
+on the target. The source stays as it is.\n\n\
+With --json: {\"from\",\"to\",\"finished\",\"resumed\",\"tenants\",\"rows\":{table: rows},\"carried\",\"differences\":\n\
+[{\"tenant\",\"table\",\"from_rows\",\"to_rows\",\"from_sha256\",\"to_sha256\"}],\"differ\",\"duration_ms\"}")]
+pub struct Copy {
+    /// The database to read (also COUNTERSIGN_COPY_FROM) [default: that of the settings]
+    #[arg(long, value_name = "DATABASE")]
+    pub from: Option<String>,
+    /// The database to fill, which is empty or holds a part of this copy (also COUNTERSIGN_COPY_TO)
+    #[arg(long, value_name = "DATABASE")]
+    pub to: Option<String>,
 }
 
 /// Where secrets are read from.

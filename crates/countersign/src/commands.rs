@@ -5,6 +5,7 @@
 mod backup;
 mod client;
 mod completions;
+mod copy;
 mod dev;
 mod doctor;
 mod provider;
@@ -64,6 +65,7 @@ pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
         Command::User(it) => desk.with_household(async |home, desk| user::run(desk, home, it).await),
         Command::Backup(it) => backup::run(&desk, it),
         Command::Restore(it) => restore::run(&desk, it),
+        Command::Copy(it) => copy::run(&desk, &it),
         Command::Doctor(it) => doctor::run(&desk, &it),
         Command::Completions { shell } => completions::run(shell),
     }

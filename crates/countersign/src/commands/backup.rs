@@ -7,6 +7,7 @@ use super::Desk;
 use crate::cli;
 use crate::config::Config;
 use crate::draft::Draft;
+use crate::engine::unfinished;
 use crate::logs;
 use crate::long::{self, Long, stopped};
 use crate::master;
@@ -131,6 +132,7 @@ fn not_copied(database: &Path, why: CopyError) -> No {
             No::unavailable(what).hint("the copy needs as much room beside the database as it takes itself, until it is sealed")
         }
         CopyError::Open(OpenError::File { .. } | OpenError::Sqlite(_) | OpenError::Thread(_)) => No::unavailable(what),
+        CopyError::Open(OpenError::Unfinished(work)) => unfinished(what, work),
         CopyError::Open(_) => No::refused(what),
         CopyError::Kept(_) => No::refused(what).hint("`countersign doctor` looks for the reason"),
     }
