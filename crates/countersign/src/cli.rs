@@ -55,7 +55,7 @@ pub enum Command {
     User(User),
     /// Write everything into one sealed file, while the server serves
     Backup(Backup),
-    /// Put a backup in the place of the database; the server must be stopped
+    /// Put a backup in the place of the database, or make one fit that was brought back otherwise; the server must be stopped
     Restore(Restore),
     /// Copy everything into another database, from a file to PostgreSQL or back; the server must be stopped
     Copy(Copy),
@@ -431,13 +431,17 @@ With --json: {\"database\",\"restored\",\"made_at\",\"made_by\",\"schema\",\"ten
 \"messages_dropped\",\"authenticators\",\"aside\",\"duration_ms\"}")]
 pub struct Restore {
     /// The backup; - is standard input
-    pub file: PathBuf,
+    #[arg(required_unless_present = "in_place")]
+    pub file: Option<PathBuf>,
     /// Move a database that is there already aside; it is not removed
     #[arg(long)]
     pub force: bool,
     /// Look whether the backup is good, and put nothing in place
     #[arg(long, conflicts_with = "force")]
     pub check: bool,
+    /// With storage.url: the database server was brought back to an earlier moment by its own means; end what may not come back with it
+    #[arg(long, conflicts_with_all = ["file", "force"])]
+    pub in_place: bool,
 }
 
 /// `copy`.

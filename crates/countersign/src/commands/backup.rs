@@ -70,7 +70,7 @@ pub fn run(desk: &Desk, command: cli::Backup) -> Result<(), No> {
 pub(super) fn embedded(config: &Config) -> Result<&Path, No> {
     config.storage.file().ok_or_else(|| {
         No::refused("backup and restore are for a database file, and storage.url names a database server")
-            .hint("use its own means, such as pg_basebackup and its log of writes: see docs/backup.md")
+            .hint("use its own means, such as pg_basebackup and its log of writes, and `countersign restore --in-place` afterwards: see docs/backup.md")
     })
 }
 

@@ -26,8 +26,8 @@ const MOVER: &str = "countersign, moving";
 
 /// A database whose rows are moved.
 pub(crate) struct PostgresLedger {
-    pub(super) lines: Lines,
-    pub(super) runtime: Handle,
+    lines: Lines,
+    runtime: Handle,
     name: String,
     /// What other nodes of this house may call themselves.
     nodes: Vec<String>,
@@ -96,6 +96,12 @@ impl PostgresLedger {
         if nodes > 0 { Err(LedgerError::InUse) } else { Ok(()) }
     }
 
+    /// A birth for one more row.
+    pub(super) fn draw_born(&mut self) -> i64 {
+        self.next_born = self.next_born.wrapping_add(1);
+        self.next_born
+    }
+
     /// Lends the line to `ask`, and gives it up when it did not end well.
     pub(super) fn ask<T>(&self, ask: impl AsyncFnOnce(&Line) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         self.runtime.block_on(async {
@@ -156,15 +162,12 @@ impl Ledger for PostgresLedger {
     }
 
     fn put(&mut self, sheets: &[Sheet], was: Option<&str>, is: Option<&str>) -> Result<(), LedgerError> {
-        let first_born = self.next_born;
-        self.next_born += sheets.iter().map(|it| it.rows.len() as i64).sum::<i64>();
+        let borns: Vec<Vec<i64>> = sheets.iter().map(|it| it.rows.iter().map(|_| self.draw_born()).collect()).collect();
         self.ask(async |line| {
             line.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             swap_mark(line, Unfinished::Copy, was, is).await?;
-            let mut born = first_born;
-            for sheet in sheets {
-                insert(line, sheet, born).await?;
-                born += sheet.rows.len() as i64;
+            for (sheet, borns) in sheets.iter().zip(borns) {
+                insert(line, sheet, &borns).await?;
             }
             Ok(line.batch_execute("COMMIT").await?)
         })
@@ -178,7 +181,7 @@ impl Ledger for PostgresLedger {
 }
 
 /// Replaces a mark, in the transaction that is under way.
-pub(super) async fn swap_mark(line: &Line, work: Unfinished, was: Option<&str>, is: Option<&str>) -> Result<(), LedgerError> {
+async fn swap_mark(line: &Line, work: Unfinished, was: Option<&str>, is: Option<&str>) -> Result<(), LedgerError> {
     let name = work.mark();
     let mut given: Vec<Given<'_>> = vec![(&name, Type::TEXT)];
     given.extend([&was, &is].into_iter().filter(|it| it.is_some()).map(|it| (it as &(dyn ToSql + Sync), Type::TEXT)));
@@ -191,21 +194,20 @@ pub(super) async fn swap_mark(line: &Line, work: Unfinished, was: Option<&str>, 
     if line.execute_typed(text, &given).await? == 1 { Ok(()) } else { Err(LedgerError::Overtaken) }
 }
 
-/// Puts rows in, each with a birth of its own from `born` on.
-async fn insert(line: &Line, sheet: &Sheet, born: i64) -> Result<(), LedgerError> {
+/// Puts rows in, each with a birth of its own.
+async fn insert(line: &Line, sheet: &Sheet, borns: &[i64]) -> Result<(), LedgerError> {
     let rows = &sheet.rows;
     let tenant = uuid(sheet.tenant.as_bytes());
     let ids: Vec<Uuid> = rows.iter().map(|row| uuid(&row.id)).collect();
     let bodies: Vec<&str> = rows.iter().map(|row| row.body.as_str()).collect();
     let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
-    let borns: Vec<i64> = (born..).take(rows.len()).collect();
     let cells = Cells::of(rows);
     let (mut columns, mut arrays) = (vec!["tenant", "id", "body"], vec!["$2", "$3"]);
     let mut given: Vec<Given<'_>> = vec![(&tenant, Type::UUID), (&ids, Type::UUID_ARRAY), (&bodies, Type::TEXT_ARRAY)];
     if !matches!(sheet.table, Table::Events) {
         columns.extend(["version", "born"]);
         arrays.extend(["$4", "$5"]);
-        given.extend([(&versions as &(dyn ToSql + Sync), Type::INT8_ARRAY), (&borns, Type::INT8_ARRAY)]);
+        given.extend([(&versions as &(dyn ToSql + Sync), Type::INT8_ARRAY), (&borns as &(dyn ToSql + Sync), Type::INT8_ARRAY)]);
     }
     if let (Some(column), Some(cells)) = (sheet.table.column(), cells.given()) {
         columns.push(column);

@@ -11,11 +11,13 @@ mod connect;
 mod ledger;
 mod migrations;
 mod questions;
+mod revive;
 mod slate;
 mod sql;
 mod trouble;
 
 pub(crate) use ledger::PostgresLedger;
+pub use revive::{Revival, Revived};
 
 use crate::ledger::Unfinished;
 use crate::rows::unavailable;
