@@ -87,6 +87,11 @@ fn storage(config: &Config, text: &str, origin: &str) -> Result<Storage, No> {
 
 fn work(long: &Long, from: &Storage, to: &Storage, master: &MasterKey) -> Result<Report, No> {
     let began = Instant::now();
+    if let (Some(from), Some(to)) = (from.file().and_then(|it| it.canonicalize().ok()), to.file().and_then(|it| it.canonicalize().ok()))
+        && from == to
+    {
+        return Err(not_copied(CopyFault::Itself(from.display().to_string())));
+    }
     let mut source = to_read(from)?;
     refuse_another_key(&mut source, master)?;
     let mut target = to_fill(to)?;
@@ -177,7 +182,8 @@ fn not_copied(why: CopyFault) -> No {
     let what = why.to_string();
     match why {
         CopyFault::Ledger { at, why } => not_used(&at, why),
-        CopyFault::NotEmpty(_) => No::refused(what).hint("name an empty database, or a file that is not there yet"),
+        CopyFault::NotEmpty(_) => No::refused(what)
+            .hint("name an empty database, or a file that is not there yet; a copy that has come to its end is not made again"),
         CopyFault::OtherCopy { .. } => No::refused(what).hint("finish that one, or empty the target"),
         CopyFault::Itself(_) => No::usage(what),
         CopyFault::Stopped => No::unavailable("stopped by a signal").hint("the same command goes on where it was"),
