@@ -447,7 +447,7 @@ impl Reader {
         let log = self.log(it.log, environment);
         let egress = self.egress(it.egress, &folder);
         let sweep_every = Duration::from_secs(self.range("storage.sweep_every_s", it.storage.sweep_every_s, 1, 86_400));
-        let delivery_pause = Duration::from_millis(self.range("delivery.idle_pause_ms", it.delivery.idle_pause_ms, 10, 60_000));
+        let delivery_pause = Duration::from_millis(self.range("delivery.idle_pause_ms", it.delivery.idle_pause_ms, 10, 5_000));
         let databases = self.databases(it.storage.postgres, &folder);
         let storage = self.storage(it.storage.path, it.storage.url, &databases, &folder);
         let master_key = match (environment.get(MASTER_KEY), it.secrets.master_key_command) {

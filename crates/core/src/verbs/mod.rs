@@ -15,7 +15,7 @@ use crate::words::id::{ClientId, EventId, NodeId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::MasterKey;
 use crate::words::time::Timestamp;
-use deliver::SetAside;
+use deliver::{SetAside, StoreIs};
 use standing::{Knows, Standing};
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
@@ -53,6 +53,8 @@ struct Inner {
     carrying: AtomicUsize,
     /// Deliveries that cannot be read.
     set_aside: Mutex<SetAside>,
+    /// What the loop of this node knows of the store.
+    store_is: Mutex<StoreIs>,
 }
 
 impl fmt::Debug for Core {
@@ -79,6 +81,7 @@ impl Core {
             node: OnceLock::new(),
             carrying: AtomicUsize::new(0),
             set_aside: Mutex::default(),
+            store_is: Mutex::default(),
         }))
     }
 
@@ -114,13 +117,14 @@ impl Core {
         Event { id: EventId::new(now, self.chance()), at: now, what }
     }
 
-    /// Read, judge, replace if unchanged; what the judge told, once it is durable (invariant 4).
-    async fn decide<T: Send + 'static>(
+    /// Read, judge, replace if unchanged; what the judge told, once it is durable (invariant 4). The decision is on its way to the
+    /// store when this returns, and happens even if nobody awaits what it told.
+    fn decide<T: Send + 'static, J: FnMut(&mut Seen) -> Judged<T> + Send + 'static>(
         &self,
         tenant: TenantId,
         first: Vec<Key>,
-        mut judge: impl FnMut(&mut Seen) -> Judged<T> + Send + 'static,
-    ) -> Result<Option<T>, Fault> {
+        mut judge: J,
+    ) -> impl Future<Output = Result<Option<T>, Fault>> + Send + use<T, J> {
         let told = Arc::new(Mutex::new(None));
         let keep = told.clone();
         let judge: Judge = Box::new(move |seen| match judge(seen) {
@@ -130,11 +134,14 @@ impl Core {
                 Step::Write(change)
             }
         });
-        match self.store().decide(tenant, first, judge).await? {
-            Outcome::Taken => Ok(None),
-            Outcome::Done => {
-                let told = told.lock().expect("nobody panics while holding it").take();
-                told.map(Some).ok_or_else(|| Fault::Corrupt("the store decided without asking the judge".into()))
+        let deciding = self.store().decide(tenant, first, judge);
+        async move {
+            match deciding.await? {
+                Outcome::Taken => Ok(None),
+                Outcome::Done => {
+                    let told = told.lock().expect("nobody panics while holding it").take();
+                    told.map(Some).ok_or_else(|| Fault::Corrupt("the store decided without asking the judge".into()))
+                }
             }
         }
     }

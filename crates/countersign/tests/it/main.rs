@@ -24,6 +24,7 @@ mod providers_tls;
 mod race;
 mod raw;
 mod server;
+mod simulation;
 mod smtp_real;
 mod store;
 mod tools;

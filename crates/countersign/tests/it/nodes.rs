@@ -7,6 +7,8 @@ use crate::postgres::{Database, daemon, give};
 use crate::server::{Caller, Place, Sink};
 use crate::tools::{Folder, find, free_port, listens};
 
+use countersign_core::words::secret::Secret;
+use countersign_store::{contract, postgres};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -384,4 +386,16 @@ async fn two_nodes_behind_a_pooler_in_transaction_mode_serve_the_ciam_examples()
         assert_eq!(call.await.expect("no panic"), 201);
     }
     println!("proof: pooler program=pgbouncer mode=transaction nodes=2 failed=0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_on_postgresql_and_through_a_pooler_in_transaction_mode() {
+    let test = "nodes::contract";
+    let (Some(direct), Some(pooled)) = (Database::new(test), Database::new(test)) else { return };
+    let Some((_pooler, through)) = pgbouncer(test, &pooled) else { return };
+    for url in [direct.url(), through] {
+        let store = Arc::new(postgres::Postgres::open(&postgres::Options::new(Secret::new(url))).await.expect("it opens"));
+        contract::holds(store.clone()).await;
+        store.close().await;
+    }
 }

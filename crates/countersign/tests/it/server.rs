@@ -138,7 +138,8 @@ impl Place {
 
     /// The command line of this place, without its arguments.
     pub fn prepare(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        // The proofs try the program as it is released; tests try the one that was built with them.
+        let mut command = Command::new(std::env::var_os("COUNTERSIGN_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_countersign").into()));
         // How much is tested is said in the same way as a setting, and is none.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTERSIGN_")) {
             command.env_remove(name);

@@ -23,8 +23,8 @@ struct BadDisk {
     is_slow: AtomicBool,
     /// Nothing that begins with a look at a delivery is flushed any more.
     forgets_notes: AtomicBool,
-    /// The same is turned away.
-    refuses_notes: AtomicBool,
+    /// Nothing that begins with a look at a delivery is taken.
+    is_away: AtomicBool,
 }
 
 impl Store for BadDisk {
@@ -44,8 +44,9 @@ impl Store for BadDisk {
         if self.forgets_notes.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
             return Box::pin(std::future::pending());
         }
-        if self.refuses_notes.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
-            return Box::pin(async { Err(Fault::Unavailable { what: "away".into(), retry_after: Duration::from_secs(1) }) });
+        if self.is_away.load(Ordering::SeqCst) && matches!(first[..], [Key::Delivery(_), ..]) {
+            let fault = Fault::Unavailable { what: "the disk is full".into(), retry_after: Duration::from_secs(1) };
+            return Box::pin(std::future::ready(Err(fault)));
         }
         let (clock, is_slow) = (self.clock.clone(), self.is_slow.swap(false, Ordering::SeqCst));
         let done = self.keeps.decide(tenant, first, judge);
@@ -72,9 +73,8 @@ impl Store for BadDisk {
 
 async fn on_a_bad_disk() -> (Arc<House>, Arc<BadDisk>) {
     let clock = Arc::new(Still::at(NOON));
-    let off = || AtomicBool::new(false);
-    let disk = BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow: off(), forgets_notes: off(), refuses_notes: off() };
-    let disk = Arc::new(disk);
+    let (is_slow, forgets_notes, is_away) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+    let disk = Arc::new(BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow, forgets_notes, is_away });
     (Arc::new(House::with(disk.clone(), clock).await), disk)
 }
 
@@ -144,6 +144,25 @@ async fn invariant_5_a_slow_commit_makes_no_attempt_outlive_its_lease() {
     assert_eq!(began.elapsed().as_secs_f32().round(), 6.0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn invariant_5_an_outage_as_long_as_a_lease_sends_no_message_twice() {
+    let (house, disk) = on_a_bad_disk().await;
+    disk.is_away.store(true, Ordering::SeqCst);
+    house.open("jdoe").await;
+    house.pass(21);
+    let node = house.node(false);
+    assert!(node.deliver_due().await.is_err(), "it is due and cannot be claimed");
+    disk.is_away.store(false, Ordering::SeqCst);
+    assert_eq!(node.deliver_due().await.unwrap(), 0, "the notes of others go first");
+    // The pause of the note that could not be made.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    house.settle().await;
+    house.pass(3);
+    assert_eq!(node.deliver_due().await.unwrap(), 0);
+    house.settle().await;
+    assert_eq!(house.carried().len(), 1);
+}
+
 #[tokio::test]
 async fn invariant_4_it_could_not_be_sent_is_told_when_that_is_durable() {
     let (house, disk) = on_a_bad_disk().await;
@@ -159,14 +178,16 @@ async fn invariant_4_it_could_not_be_sent_is_told_when_that_is_durable() {
 async fn invariant_5_what_a_provider_took_while_the_store_was_away_is_noted_later_and_not_sent_again() {
     let (house, disk) = on_a_bad_disk().await;
     house.provider("first", Does::Takes);
-    disk.refuses_notes.store(true, Ordering::SeqCst);
+    disk.is_away.store(true, Ordering::SeqCst);
     assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Taken);
     // Longer than the lease.
     house.pass(25);
     tokio::time::sleep(Duration::from_secs(25)).await;
     assert_eq!(house.core.deliver_due().await.unwrap(), 0, "who sent it leaves it alone");
-    disk.refuses_notes.store(false, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    disk.is_away.store(false, Ordering::SeqCst);
+    // The longest pause between two tries of a note.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    house.settle().await;
     assert_eq!(house.node(false).deliver_due().await.unwrap(), 0, "and so does everybody else, once it is noted");
     house.pass(600);
     assert_eq!(house.core.deliver_due().await.unwrap(), 0);
