@@ -59,6 +59,9 @@ pub enum Command {
     Restore(Restore),
     /// Copy everything into another database, from a file to PostgreSQL or back; the server must be stopped
     Copy(Copy),
+    /// The master key, which opens all others
+    #[command(subcommand)]
+    Key(Key),
     /// Look for what is wrong: settings, files, database, keys, clock, routes and providers
     Doctor(Doctor),
     /// Print completions for a shell, for its own folder of completions
@@ -442,6 +445,16 @@ pub struct Restore {
     /// With storage.url: the database server was brought back to an earlier moment by its own means; end what may not come back with it
     #[arg(long, conflicts_with_all = ["file", "force"])]
     pub in_place: bool,
+}
+
+/// `key …`.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Wrap the keys of every tenant with the present master key, while servers go on that have it and the old one
+    #[command(after_help = "\
+The old one is in the file that secrets.old_master_key_file names. docs/running.md tells the whole way.\n\n\
+With --json: {\"rotated\",\"tenants\"}")]
+    Rotate,
 }
 
 /// `copy`.

@@ -8,6 +8,7 @@ mod completions;
 mod copy;
 mod dev;
 mod doctor;
+mod key;
 mod provider;
 mod restore;
 mod serve;
@@ -66,6 +67,7 @@ pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
         Command::Backup(it) => backup::run(&desk, it),
         Command::Restore(it) => restore::run(&desk, it),
         Command::Copy(it) => copy::run(&desk, &it),
+        Command::Key(it) => desk.with_household(async |home, desk| key::run(desk, home, it).await),
         Command::Doctor(it) => doctor::run(&desk, &it),
         Command::Completions { shell } => completions::run(shell),
     }

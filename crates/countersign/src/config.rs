@@ -102,6 +102,7 @@ struct WrittenPostgres {
 struct WrittenSecrets {
     master_key_file: String,
     master_key_command: Option<Vec<String>>,
+    old_master_key_file: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -151,6 +152,8 @@ pub struct Config {
     pub sweep_every: Duration,
     /// Where the master key comes from.
     pub master_key: MasterKeySource,
+    /// The file with the master key before it, while that one is being replaced.
+    pub old_master_key: Option<PathBuf>,
     /// What providers may call.
     pub egress: Egress,
     /// How long the delivery loop rests when nothing waits.
@@ -450,6 +453,7 @@ impl Reader {
         let delivery_pause = Duration::from_millis(self.range("delivery.idle_pause_ms", it.delivery.idle_pause_ms, 10, 5_000));
         let databases = self.databases(it.storage.postgres, &folder);
         let storage = self.storage(it.storage.path, it.storage.url, &databases, &folder);
+        let old_master_key = it.secrets.old_master_key_file.filter(|it| !it.is_empty()).map(|it| folder.join(it));
         let master_key = match (environment.get(MASTER_KEY), it.secrets.master_key_command) {
             (Some(key), _) => MasterKeySource::Given(Secret::new(key.clone())),
             (None, Some(command)) if command.is_empty() => {
@@ -466,6 +470,7 @@ impl Reader {
             databases,
             sweep_every,
             master_key,
+            old_master_key,
             egress,
             delivery_pause,
             log: log?,

@@ -50,7 +50,7 @@ pub fn run(desk: &Desk, command: cli::Backup) -> Result<(), No> {
         return Err(No::usage("standard output takes either the backup or what is told of it, and a terminal takes no backup")
             .hint("name a file, or write it into a pipe: countersign backup - | …"));
     }
-    let master = master::read_for(&config.master_key, &database.display().to_string())?;
+    let master = master::of_sealed(&config, &database.display().to_string())?;
     let made = long::run(move |long| {
         if to_stdout { write(long, &database, &master, "-", &mut io::stdout().lock()) } else { keep(long, &database, &master, &command) }
     })?;

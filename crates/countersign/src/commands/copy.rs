@@ -59,7 +59,7 @@ pub fn run(desk: &Desk, command: &cli::Copy) -> Result<(), No> {
         return Err(No::usage("there is no target").hint(format!("name an empty database with --to, or with {COPY_TO}")));
     };
     let to = storage(&config, &to, origin)?;
-    let master = master::read_for(&config.master_key, "what is to be copied")?;
+    let master = master::of_sealed(&config, "what is to be copied")?;
     let report = long::run(move |long| work(long, &from, &to, &master))?;
     desk.say.result(&report, text)?;
     if report.finished {

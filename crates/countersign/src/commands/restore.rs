@@ -63,7 +63,7 @@ pub fn run(desk: &Desk, command: cli::Restore) -> Result<(), No> {
     } else {
         Box::new(File::open(file).map_err(|why| No::refused(format!("{name} cannot be read: {why}")))?)
     };
-    let master = master::read_for(&config.master_key, &name)?;
+    let master = master::of_sealed(&config, &name)?;
     let restored = long::run(move |long| restore(long, from, &name, &master, &database, &command))?;
     Ok(desk.say.result(&restored, text)?)
 }
@@ -101,7 +101,7 @@ fn in_place(desk: &Desk, config: &Config, check: bool) -> Result<(), No> {
             .hint("`countersign restore FILE` puts a backup in its place, and ends the same"));
     };
     let options = with_roots(database)?;
-    let master = master::read_for(&config.master_key, "the database of storage.url")?;
+    let master = master::of_sealed(config, "the database of storage.url")?;
     let restored = long::run(move |long| revive(long, &options, &master, check))?;
     Ok(desk.say.result(&restored, text)?)
 }

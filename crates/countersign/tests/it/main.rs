@@ -23,6 +23,7 @@ mod providers_prism;
 mod providers_tls;
 mod race;
 mod raw;
+mod rotation;
 mod server;
 mod simulation;
 mod smtp_real;
