@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Rows of one transaction at the most, unless a single page has more.
+/// Rows after which a transaction is closed; the page that it ends with may have some more.
 const PARCEL: u64 = 5_000;
 /// Differences that are told one by one.
 const TOLD: usize = 100;

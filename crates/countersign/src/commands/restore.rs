@@ -69,10 +69,6 @@ pub fn run(desk: &Desk, command: cli::Restore) -> Result<(), No> {
 }
 
 fn text(it: &Restored) -> String {
-    let backup = match &it.made_by {
-        Some(version) => format!("the backup of {}, made by version {version}", it.made_at),
-        None => format!("its state of {}, when the newest event happened", it.made_at),
-    };
     let tenants = count(it.tenants as u64, "tenant");
     let ended = format!(
         "{} ended, {} dropped, {} without the values up to now",
@@ -80,14 +76,21 @@ fn text(it: &Restored) -> String {
         count(it.messages_dropped, "waiting message"),
         count(it.authenticators, "authenticator"),
     );
+    let what = match &it.made_by {
+        Some(version) => format!("{tenants} in the backup of {}, made by version {version}", it.made_at),
+        None => format!("{tenants} in {}, whose newest event is of {}", it.database, it.made_at),
+    };
     if !it.restored {
-        return format!("{tenants} in {backup}: it is good, and nothing was changed.\nA restore would leave: {ended}.");
+        return format!("{what}: it is good, and nothing was changed.\nA restore would leave: {ended}.");
     }
-    let mut text = format!(
-        "{tenants} in {} from {backup}.\nFor safety: {ended}.\nForgotten is what came after the backup, such as wrong codes, locks, \
-         removed devices and disabled clients: see docs/backup.md.",
-        it.database
-    );
+    let mut text = match &it.made_by {
+        Some(version) => format!("{tenants} in {} from the backup of {}, made by version {version}.", it.database, it.made_at),
+        None => format!("{what}."),
+    };
+    text.push_str(&format!(
+        "\nFor safety: {ended}.\nForgotten is what came after it, such as wrong codes, locks, removed devices and disabled clients: see \
+         docs/backup.md."
+    ));
     if let Some(aside) = &it.aside {
         text.push_str(&format!("\nThe database before it is {aside} now."));
     }
