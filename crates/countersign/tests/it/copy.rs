@@ -223,6 +223,20 @@ async fn a_house_goes_on_in_the_other_engine_where_it_was_left_and_back_again() 
 
 // ------------------------------------------------------------------------------------------------------ what ends it at any moment
 
+/// Gives a target its tables, and lets each step of a copy into it take a while, so that there is a middle in which it can be ended.
+fn slow_down(place: &Place, database: &Database) {
+    let made = place.prepare().env("COUNTERSIGN_STORAGE_URL", database.url()).args(["tenant", "list"]).output().unwrap();
+    assert!(made.status.success(), "{}", told(&made));
+    database.sql(
+        "CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END';
+         CREATE TRIGGER rest BEFORE UPDATE ON marks FOR EACH ROW EXECUTE FUNCTION rest()",
+    );
+}
+
+fn speed_up(database: &Database) {
+    database.sql("DROP TRIGGER rest ON marks");
+}
+
 /// Starts a copy and ends it with `signal` once it has carried more than `rows`.
 fn cut(place: &Place, arguments: &[&str], signal: &str, rows: u64, mark: impl Fn() -> Option<u64>) {
     let mut child = place.prepare().args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -244,6 +258,7 @@ fn a_copy_that_is_killed_again_and_again_goes_on_where_it_was() {
     fill(&file, 60_000);
     let (before, url) = (in_file(&file), database.url());
     let copy = arguments("countersign.db", &url);
+    slow_down(&place, &database);
     let mut carried = 0;
     for signal in ["KILL", "KILL", "INT", "KILL"] {
         cut(&place, &copy, signal, carried, || mark_in_database(&database));
@@ -252,6 +267,7 @@ fn a_copy_that_is_killed_again_and_again_goes_on_where_it_was() {
             TABLES.iter().map(|(table, _)| database.sql(&format!("SELECT count(*) FROM {table}")).parse::<u64>().unwrap()).sum();
         assert_eq!(there, carried, "rows and mark are written together");
     }
+    speed_up(&database);
     // Nobody opens half a house, whatever they want with it.
     let half = moved(place, &url);
     for command in [&["serve"][..], &["tenant", "list"], &["tenant", "create", "more"], &["doctor"]] {
@@ -289,7 +305,9 @@ fn what_is_not_the_same_on_both_sides_is_found_and_nobody_serves_it() {
     fill(&file, 60_000);
     let url = database.url();
     let copy = arguments("countersign.db", &url);
+    slow_down(&place, &database);
     cut(&place, &copy, "KILL", 0, || mark_in_database(&database));
+    speed_up(&database);
     let first = "id = (SELECT id FROM challenges ORDER BY id LIMIT 1)";
     let again = |change: &str, table: &str, back: &str| {
         database.sql(change);
@@ -377,7 +395,9 @@ fn a_target_that_is_in_use_is_not_touched() {
     // The mark of another copy: it was begun from a file that has been moved since.
     let other = Database::new("copy::other").expect("PostgreSQL is here");
     fill(&place.folder.path().join("countersign.db"), 60_000);
+    slow_down(&place, &other);
     cut(&place, &arguments("countersign.db", &other.url()), "KILL", 0, || mark_in_database(&other));
+    speed_up(&other);
     refused(&place, &arguments(&url, &other.url()), 1, &["holds an unfinished copy of", "countersign.db"]);
     let mut command = place.prepare();
     command.env("COUNTERSIGN_COPY_FROM", "countersign.db").env("COUNTERSIGN_COPY_TO", other.url());
