@@ -55,8 +55,13 @@ pub enum Command {
     User(User),
     /// Write everything into one sealed file, while the server serves
     Backup(Backup),
-    /// Put a backup in the place of the database; the server must be stopped
+    /// Put a backup in the place of the database, or make one fit that was brought back otherwise; the server must be stopped
     Restore(Restore),
+    /// Copy everything into another database, from a file to PostgreSQL or back; the server must be stopped
+    Copy(Copy),
+    /// The master key, which opens all others
+    #[command(subcommand)]
+    Key(Key),
     /// Look for what is wrong: settings, files, database, keys, clock, routes and providers
     Doctor(Doctor),
     /// Print completions for a shell, for its own folder of completions
@@ -429,13 +434,45 @@ With --json: {\"database\",\"restored\",\"made_at\",\"made_by\",\"schema\",\"ten
 \"messages_dropped\",\"authenticators\",\"aside\",\"duration_ms\"}")]
 pub struct Restore {
     /// The backup; - is standard input
-    pub file: PathBuf,
+    #[arg(required_unless_present = "in_place")]
+    pub file: Option<PathBuf>,
     /// Move a database that is there already aside; it is not removed
     #[arg(long)]
     pub force: bool,
     /// Look whether the backup is good, and put nothing in place
     #[arg(long, conflicts_with = "force")]
     pub check: bool,
+    /// With storage.url: the database server was brought back to an earlier moment by its own means; end what may not come back with it
+    #[arg(long, conflicts_with_all = ["file", "force"])]
+    pub in_place: bool,
+}
+
+/// `key …`.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Wrap the keys of every tenant with the present master key, while servers go on that have it and the old one
+    #[command(after_help = "\
+The old one is in the file that secrets.old_master_key_file names. docs/running.md tells the whole way.\n\n\
+With --json: {\"rotated\",\"tenants\"}")]
+    Rotate,
+}
+
+/// `copy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A database is the path of a file, or an address such as postgres://user@host/database?sslmode=require. Addresses with a\n\
+password belong into the environment: COUNTERSIGN_COPY_FROM and COUNTERSIGN_COPY_TO.\n\n\
+Whatever ends it, the same command goes on where it was. Until it has found both sides to be the same, no server starts\n\
+on the target. The source stays as it is.\n\n\
+With --json: {\"from\",\"to\",\"finished\",\"resumed\",\"tenants\",\"rows\":{table: rows},\"carried\",\"differences\":\n\
+[{\"tenant\",\"table\",\"from_rows\",\"to_rows\",\"from_sha256\",\"to_sha256\"}],\"differ\",\"duration_ms\"}")]
+pub struct Copy {
+    /// The database to read (also COUNTERSIGN_COPY_FROM) [default: that of the settings]
+    #[arg(long, value_name = "DATABASE")]
+    pub from: Option<String>,
+    /// The database to fill, which is empty or holds a part of this copy (also COUNTERSIGN_COPY_TO)
+    #[arg(long, value_name = "DATABASE")]
+    pub to: Option<String>,
 }
 
 /// Where secrets are read from.

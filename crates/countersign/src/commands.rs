@@ -5,8 +5,10 @@
 mod backup;
 mod client;
 mod completions;
+mod copy;
 mod dev;
 mod doctor;
+mod key;
 mod provider;
 mod restore;
 mod serve;
@@ -64,6 +66,8 @@ pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
         Command::User(it) => desk.with_household(async |home, desk| user::run(desk, home, it).await),
         Command::Backup(it) => backup::run(&desk, it),
         Command::Restore(it) => restore::run(&desk, it),
+        Command::Copy(it) => copy::run(&desk, &it),
+        Command::Key(it) => desk.with_household(async |home, desk| key::run(desk, home, it).await),
         Command::Doctor(it) => doctor::run(&desk, &it),
         Command::Completions { shell } => completions::run(shell),
     }

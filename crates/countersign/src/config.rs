@@ -28,6 +28,10 @@ pub const REFERENCE: &str = include_str!("countersign.toml");
 /// The variable that holds the master key itself.
 pub const MASTER_KEY: &str = "COUNTERSIGN_MASTER_KEY";
 
+/// The variables that name both sides of a copy.
+pub const COPY_FROM: &str = "COUNTERSIGN_COPY_FROM";
+pub const COPY_TO: &str = "COUNTERSIGN_COPY_TO";
+
 /// The variable that goes before `log.level`.
 pub const LOG: &str = "COUNTERSIGN_LOG";
 
@@ -98,6 +102,7 @@ struct WrittenPostgres {
 struct WrittenSecrets {
     master_key_file: String,
     master_key_command: Option<Vec<String>>,
+    old_master_key_file: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,10 +146,14 @@ pub struct Config {
     pub limits: Limits,
     /// Where everything is kept.
     pub storage: Storage,
+    /// How any PostgreSQL database is used, this one or that of a copy.
+    pub databases: Databases,
     /// How often retention runs.
     pub sweep_every: Duration,
     /// Where the master key comes from.
     pub master_key: MasterKeySource,
+    /// The file with the master key before it, while that one is being replaced.
+    pub old_master_key: Option<PathBuf>,
     /// What providers may call.
     pub egress: Egress,
     /// How long the delivery loop rests when nothing waits.
@@ -175,6 +184,43 @@ impl Storage {
             Self::File(path) => Some(path),
             Self::Postgres(_) => None,
         }
+    }
+}
+
+/// How PostgreSQL databases are used.
+#[derive(Debug, Clone)]
+pub struct Databases {
+    connections: usize,
+    lanes: usize,
+    within: Duration,
+    roots: Vec<PathBuf>,
+    allow_plaintext: bool,
+}
+
+impl Databases {
+    fn options(&self, url: Secret) -> postgres::Options {
+        let Self { connections, lanes, within, .. } = *self;
+        postgres::Options { connections, lanes, within, ..postgres::Options::new(url) }
+    }
+
+    /// The storage that a command was told: an address that begins as those of PostgreSQL do, or the path of a file.
+    ///
+    /// # Errors
+    /// What is wrong with the address, and what would be right. It is never repeated, for there may be a password in it.
+    pub fn storage(&self, text: &str) -> Result<Storage, String> {
+        if !["postgres://", "postgresql://"].iter().any(|it| text.starts_with(it)) {
+            return if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(Storage::File(PathBuf::from(text))) };
+        }
+        let options = self.options(Secret::new(text));
+        let is_open = options.is_open_beyond_this_machine();
+        if is_open.map_err(|why| format!("{why}; write one such as postgres://user@host/database?sslmode=require"))?
+            && !self.allow_plaintext
+        {
+            let why = "everything would travel to another machine in clear; add sslmode=require to the address, or set \
+                       storage.postgres.allow_plaintext where the network itself is encrypted";
+            return Err(why.to_owned());
+        }
+        Ok(Storage::Postgres(Postgres { options, roots: self.roots.clone(), allow_plaintext: self.allow_plaintext }))
     }
 }
 
@@ -405,7 +451,9 @@ impl Reader {
         let egress = self.egress(it.egress, &folder);
         let sweep_every = Duration::from_secs(self.range("storage.sweep_every_s", it.storage.sweep_every_s, 1, 86_400));
         let delivery_pause = Duration::from_millis(self.range("delivery.idle_pause_ms", it.delivery.idle_pause_ms, 10, 5_000));
-        let storage = self.storage(it.storage, &folder);
+        let databases = self.databases(it.storage.postgres, &folder);
+        let storage = self.storage(it.storage.path, it.storage.url, &databases, &folder);
+        let old_master_key = it.secrets.old_master_key_file.filter(|it| !it.is_empty()).map(|it| folder.join(it));
         let master_key = match (environment.get(MASTER_KEY), it.secrets.master_key_command) {
             (Some(key), _) => MasterKeySource::Given(Secret::new(key.clone())),
             (None, Some(command)) if command.is_empty() => {
@@ -419,8 +467,10 @@ impl Reader {
             server: server?,
             limits: limits?,
             storage: storage?,
+            databases,
             sweep_every,
             master_key,
+            old_master_key,
             egress,
             delivery_pause,
             log: log?,
@@ -434,32 +484,35 @@ impl Reader {
         })
     }
 
-    fn storage(&mut self, it: WrittenStorage, folder: &Path) -> Option<Storage> {
-        let Some(url) = it.url.filter(|it| !it.is_empty()) else {
-            if it.path.trim().is_empty() {
+    fn storage(&mut self, path: String, url: Option<String>, how: &Databases, folder: &Path) -> Option<Storage> {
+        let Some(url) = url.filter(|it| !it.is_empty()) else {
+            if path.trim().is_empty() {
                 self.wrong("storage.path", "it is empty; write a path such as /var/lib/countersign/countersign.db");
                 return None;
             }
-            return Some(Storage::File(folder.join(it.path)));
+            return Some(Storage::File(folder.join(path)));
         };
-        let how = it.postgres;
+        let options = how.options(Secret::new(url));
+        if let Err(why) = options.is_open_beyond_this_machine() {
+            self.wrong("storage.url", format!("{why}; write one such as postgres://user:password@host/database?sslmode=require"));
+        }
+        Some(Storage::Postgres(Postgres { options, roots: how.roots.clone(), allow_plaintext: how.allow_plaintext }))
+    }
+
+    fn databases(&mut self, how: WrittenPostgres, folder: &Path) -> Databases {
         let connections = self.range("storage.postgres.connections", how.connections, 2, 1_000);
         let lanes = self.range("storage.postgres.lanes", how.lanes, 1, 64);
         let within_ms = self.range("storage.postgres.answer_within_ms", how.answer_within_ms, 100, 60_000);
         if lanes >= connections {
             self.wrong("storage.postgres.connections", format!("it is {connections}; it takes more than the {lanes} lanes"));
         }
-        let options = postgres::Options {
+        Databases {
             connections: usize::try_from(connections).unwrap_or(usize::MAX),
             lanes: usize::try_from(lanes).unwrap_or(usize::MAX),
             within: Duration::from_millis(within_ms),
-            ..postgres::Options::new(Secret::new(url))
-        };
-        if let Err(why) = options.is_open_beyond_this_machine() {
-            self.wrong("storage.url", format!("{why}; write one such as postgres://user:password@host/database?sslmode=require"));
+            roots: how.roots.into_iter().map(|it| folder.join(it)).collect(),
+            allow_plaintext: how.allow_plaintext,
         }
-        let roots = how.roots.into_iter().map(|it| folder.join(it)).collect();
-        Some(Storage::Postgres(Postgres { options, roots, allow_plaintext: how.allow_plaintext }))
     }
 
     fn server(&mut self, it: WrittenServer, folder: &Path) -> Option<Server> {

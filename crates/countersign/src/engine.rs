@@ -5,7 +5,7 @@ use crate::config::{Postgres as Database, Storage};
 use crate::master;
 use crate::no::No;
 use countersign_core::ports::Store;
-use countersign_store::{OpenError, Options, Postgres, Sqlite, Stats, postgres};
+use countersign_store::{OpenError, Options, Postgres, Sqlite, Stats, Unfinished, postgres};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,7 +78,11 @@ impl Engine {
     }
 }
 
-fn with_roots(database: &Database) -> Result<postgres::Options, No> {
+/// The options of a database, with the certificates that may vouch for it.
+///
+/// # Errors
+/// Which file cannot be read.
+pub fn with_roots(database: &Database) -> Result<postgres::Options, No> {
     let mut options = database.options.clone();
     for path in &database.roots {
         let pem = std::fs::read_to_string(path);
@@ -97,11 +101,20 @@ fn not_opened(why: postgres::OpenError) -> No {
         postgres::OpenError::ReadOnly => {
             No::refused(what).hint("name all hosts and add target_session_attrs=read-write, so that the primary is found")
         }
+        postgres::OpenError::Unfinished(work) => unfinished(what, work),
         postgres::OpenError::Forgetful(_)
         | postgres::OpenError::Foreign
         | postgres::OpenError::Newer { .. }
         | postgres::OpenError::Changed { .. } => No::refused(what),
     }
+}
+
+/// What to do about a database on which work was begun and not finished.
+pub fn unfinished(what: String, work: Unfinished) -> No {
+    No::refused(what).hint(match work {
+        Unfinished::Copy => "finish it with `countersign copy` and the same source, or empty the database and begin anew",
+        Unfinished::Restore => "finish it with `countersign restore --in-place`",
+    })
 }
 
 /// Opens the database file, and says what helps where it cannot be.
@@ -112,6 +125,7 @@ fn open_file(path: &Path) -> Result<Arc<Sqlite>, No> {
     Sqlite::open(path, Options::default()).map(Arc::new).map_err(|why| {
         let what = format!("storage.path: {}: {why}", path.display());
         match why {
+            OpenError::Unfinished(work) => unfinished(what, work),
             OpenError::Foreign | OpenError::Newer { .. } | OpenError::Changed { .. } | OpenError::OldSqlite(_) => No::refused(what),
             OpenError::File { .. } | OpenError::Sqlite(_) | OpenError::Thread(_) => No::unavailable(what),
         }

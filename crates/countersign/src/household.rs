@@ -55,7 +55,7 @@ impl Household {
             // The key first: without it no database is made.
             Storage::File(path) => {
                 let sealed = path.exists().then(|| path.display().to_string());
-                let master = master::read(&config.master_key, sealed.as_deref(), &OsChance)?;
+                let master = master::of(config, sealed.as_deref(), &OsChance)?;
                 (master, Engine::open(&config.storage)?, None)
             }
             Storage::Postgres(_) => {
@@ -68,7 +68,7 @@ impl Household {
                 // Where nobody can look, nobody knows that no other node has sealed anything yet.
                 let is_new = away.is_none() && engine.store().list(Listing::Tenants).await?.is_empty();
                 let sealed = (!is_new).then_some("the database of storage.url");
-                (master::read(&config.master_key, sealed, &OsChance)?, engine, away)
+                (master::of(config, sealed, &OsChance)?, engine, away)
             }
         };
         let egress = egress(&config.egress)?;

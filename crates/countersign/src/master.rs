@@ -2,7 +2,7 @@
 //!
 //! Owns the one dangerous moment: a new key beside an old database would open nothing in it, so none is made then.
 
-use crate::config::{MASTER_KEY, MasterKeySource};
+use crate::config::{Config, MASTER_KEY, MasterKeySource};
 use crate::no::No;
 use countersign_core::ports::Chance;
 use countersign_core::words::secret::MasterKey;
@@ -15,11 +15,39 @@ use std::process::{Command, Stdio};
 /// What a key looks like.
 const FORM: &str = "it takes 64 hexadecimal digits, such as `openssl rand -hex 32` prints";
 
+/// Reads the key of these settings, as [`read`] does, and the one before it, where they name one.
+///
+/// # Errors
+/// Where one of them cannot be had: why, and what to do.
+pub fn of(config: &Config, database: Option<&str>, chance: &dyn Chance) -> Result<MasterKey, No> {
+    with_old(config, read(&config.master_key, database, chance)?)
+}
+
+/// The same for what is `sealed` already, as [`read_for`] does.
+///
+/// # Errors
+/// Where one of them cannot be had: why, and what to do.
+pub fn of_sealed(config: &Config, sealed: &str) -> Result<MasterKey, No> {
+    with_old(config, read_for(&config.master_key, sealed)?)
+}
+
+fn with_old(config: &Config, present: MasterKey) -> Result<MasterKey, No> {
+    let Some(path) = &config.old_master_key else { return Ok(present) };
+    let wrong = |why: String| No::usage(format!("secrets.old_master_key_file: {} {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|why| {
+        wrong(format!("cannot be read: {why}"))
+            .hint("when every tenant is opened by the present key (`countersign doctor`), take the setting out")
+    })?;
+    warn_if_open_to_others(path);
+    let old = MasterKey::parse(&text).ok_or_else(|| wrong(format!("holds no key: {FORM}")))?;
+    Ok(present.with_old(&old))
+}
+
 /// Reads the key. A missing file is made, unless there is a database already, which is then told by what it is called.
 ///
 /// # Errors
 /// Where no key can be had: why, and what to do.
-pub fn read(source: &MasterKeySource, database: Option<&str>, chance: &dyn Chance) -> Result<MasterKey, No> {
+fn read(source: &MasterKeySource, database: Option<&str>, chance: &dyn Chance) -> Result<MasterKey, No> {
     match source {
         MasterKeySource::File(path) if !path.exists() && database.is_none() => {
             let key = make(path, chance)?;
@@ -35,7 +63,7 @@ pub fn read(source: &MasterKeySource, database: Option<&str>, chance: &dyn Chanc
 ///
 /// # Errors
 /// Where no key can be had: why, and what to do.
-pub fn read_for(source: &MasterKeySource, sealed: &str) -> Result<MasterKey, No> {
+fn read_for(source: &MasterKeySource, sealed: &str) -> Result<MasterKey, No> {
     match source {
         MasterKeySource::Given(key) => {
             MasterKey::parse(key.reveal()).ok_or_else(|| No::usage(format!("{MASTER_KEY} holds no key: {FORM}")))

@@ -471,7 +471,7 @@ impl Core {
     }
 
     /// Decides on behalf of an administrator, and lets this node see it at once.
-    async fn managed<T: Send + 'static>(
+    pub(super) async fn managed<T: Send + 'static>(
         &self,
         tenant: TenantId,
         first: Vec<Key>,

@@ -6,6 +6,7 @@ pub mod manage;
 pub mod request;
 pub mod resend;
 pub mod restore;
+pub mod rotate;
 pub mod standing;
 pub mod verify;
 

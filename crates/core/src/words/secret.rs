@@ -193,8 +193,14 @@ pub struct Place<'a> {
 }
 
 /// The operator's key. It wraps every tenant's data keys, seals backups, and touches nothing else.
+///
+/// While it is being replaced, the one before it is at its side: that one opens data keys which are not wrapped anew yet, and wraps and
+/// seals nothing any more.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct MasterKey([u8; 32]);
+pub struct MasterKey {
+    present: [u8; 32],
+    old: Option<[u8; 32]>,
+}
 
 impl MasterKey {
     /// Draws a new one.
@@ -202,30 +208,46 @@ impl MasterKey {
     pub fn draw(chance: &dyn Chance) -> Self {
         let mut bytes = [0; 32];
         chance.fill(&mut bytes);
-        Self(bytes)
+        Self { present: bytes, old: None }
     }
 
     /// Reads 64 hexadecimal digits, as the key file and the environment hold them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        hex::read(text.trim()).map(Self)
+        hex::read(text.trim()).map(|present| Self { present, old: None })
+    }
+
+    /// The same key, with the one before it at its side.
+    #[must_use]
+    pub fn with_old(self, old: &Self) -> Self {
+        Self { present: self.present, old: Some(old.present) }
     }
 
     /// The form for the key file.
     #[must_use]
     pub fn reveal(&self) -> Secret {
-        Secret::new(hex::write(&self.0))
+        Secret::new(hex::write(&self.present))
     }
 
     fn wrapper(&self) -> LessSafeKey {
-        sealing_key(&derive(&self.0, "wrap"))
+        sealing_key(&derive(&self.present, "wrap"))
+    }
+
+    /// Opens a data key of `tenant`, and says whether the present key was the one that did.
+    fn open(&self, tenant: TenantId, key: &WrappedKey) -> Result<(Vec<u8>, bool), DoesNotOpen> {
+        let place = data_key_place(&tenant);
+        if let Ok(plain) = open(&self.wrapper(), tenant, place, &key.wrapped) {
+            return Ok((plain, true));
+        }
+        let old = self.old.as_ref().ok_or(DoesNotOpen)?;
+        open(&sealing_key(&derive(old, "wrap")), tenant, place, &key.wrapped).map(|plain| (plain, false))
     }
 
     /// A key for one `purpose`, one `salt` and nothing else (HKDF-SHA-256, RFC 5869). The parts of the purpose follow each other
     /// without a mark between them, so only the last may vary in length.
     pub(super) fn expand(&self, salt: &[u8], purpose: &[&[u8]]) -> [u8; 32] {
         let mut key = [0; 32];
-        let extracted = Salt::new(HKDF_SHA256, salt).extract(&self.0);
+        let extracted = Salt::new(HKDF_SHA256, salt).extract(&self.present);
         let expanded = extracted.expand(purpose, HKDF_SHA256).and_then(|it| it.fill(&mut key));
         expanded.expect("HKDF-SHA-256 gives 32 bytes (RFC 5869 §2.3: up to 8,160)");
         key
@@ -236,6 +258,11 @@ impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(…)")
     }
+}
+
+/// Where a tenant's data keys are kept.
+fn data_key_place(tenant: &TenantId) -> Place<'_> {
+    Place { noun: "tenant", id: tenant.as_bytes(), field: "data_key" }
 }
 
 /// A tenant's data key as it is kept: wrapped by the master key.
@@ -252,10 +279,32 @@ impl WrappedKey {
     pub fn draw(tenant: TenantId, id: KeyId, master: &MasterKey, chance: &dyn Chance) -> Self {
         let mut key = [0; 32];
         chance.fill(&mut key);
-        let place = Place { noun: "tenant", id: tenant.as_bytes(), field: "data_key" };
-        let wrapped = seal(&master.wrapper(), id, tenant, place, &key, chance);
+        let wrapped = seal(&master.wrapper(), id, tenant, data_key_place(&tenant), &key, chance);
         key.zeroize();
         Self { id, wrapped }
+    }
+
+    /// The same data key wrapped by the present master key; nothing where it is already.
+    ///
+    /// # Errors
+    /// [`DoesNotOpen`] when neither the present key nor the old one has wrapped it.
+    pub fn wrapped_anew(&self, tenant: TenantId, master: &MasterKey, chance: &dyn Chance) -> Result<Option<Self>, DoesNotOpen> {
+        let (mut plain, by_present) = master.open(tenant, self)?;
+        let anew = (!by_present).then(|| {
+            let wrapped = seal(&master.wrapper(), self.id, tenant, data_key_place(&tenant), &plain, chance);
+            Self { id: self.id, wrapped }
+        });
+        plain.zeroize();
+        Ok(anew)
+    }
+
+    /// Whether the present master key opens it, without the help of the old one.
+    #[must_use]
+    pub fn is_of_present(&self, tenant: TenantId, master: &MasterKey) -> bool {
+        master.open(tenant, self).is_ok_and(|(mut plain, by_present)| {
+            plain.zeroize();
+            by_present
+        })
     }
 }
 
@@ -273,12 +322,10 @@ impl TenantKeys {
     /// # Errors
     /// [`DoesNotOpen`] when the master key is not the one that wrapped them, or there is none.
     pub fn open(tenant: TenantId, keys: &[WrappedKey], master: &MasterKey) -> Result<Self, DoesNotOpen> {
-        let wrapper = master.wrapper();
-        let place = Place { noun: "tenant", id: tenant.as_bytes(), field: "data_key" };
         let mut sealing = BTreeMap::new();
         let mut hashing = None;
         for key in keys {
-            let mut plain = open(&wrapper, tenant, place, &key.wrapped)?;
+            let (mut plain, _) = master.open(tenant, key)?;
             sealing.insert(key.id, sealing_key(&derive(&plain, "seal")));
             hashing.get_or_insert_with(|| hasher(&derive(&plain, "hash")));
             plain.zeroize();
@@ -434,6 +481,27 @@ mod tests {
         assert_eq!(after.open_sealed(here, &old).as_deref(), Ok(&b"words"[..]));
         assert_eq!(after.mac("code", &[b"1"]), before.mac("code", &[b"1"]));
         assert!(before.open_sealed(here, &after.seal(here, b"new", &chance)).is_err());
+    }
+
+    #[test]
+    fn an_old_master_key_opens_until_data_keys_are_wrapped_anew_and_never_after() {
+        let chance = Script::default();
+        let (old, new) = (MasterKey::draw(&chance), MasterKey::draw(&chance));
+        let (tenant, wrapped) = keys(&chance, &old);
+        let here = Place { noun: "delivery", id: b"1", field: "message" };
+        let sealed = TenantKeys::open(tenant, &wrapped, &old).expect("opens").seal(here, b"words", &chance);
+        let both = new.clone().with_old(&old);
+        assert_eq!(wrapped[0].wrapped_anew(tenant, &new, &chance).err(), Some(DoesNotOpen));
+        assert!(TenantKeys::open(tenant, &wrapped, &both).is_ok() && !wrapped[0].is_of_present(tenant, &both));
+
+        let anew = vec![wrapped[0].wrapped_anew(tenant, &both, &chance).expect("opens").expect("by the old key")];
+        assert!(anew[0].is_of_present(tenant, &new) && anew[0].wrapped_anew(tenant, &both, &chance).expect("opens").is_none());
+        assert!(TenantKeys::open(tenant, &anew, &old).is_err());
+        let opened = TenantKeys::open(tenant, &anew, &new).expect("opens");
+        assert_eq!(opened.open_sealed(here, &sealed).as_deref(), Ok(&b"words"[..]), "it is the same data key");
+        // What is made from now on, the old key does not open.
+        let fresh = [WrappedKey::draw(tenant, KeyId::new(Timestamp::from_millis(9), &chance), &both, &chance)];
+        assert!(TenantKeys::open(tenant, &fresh, &old).is_err() && TenantKeys::open(tenant, &fresh, &new).is_ok());
     }
 
     #[test]

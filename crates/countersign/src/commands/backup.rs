@@ -7,6 +7,7 @@ use super::Desk;
 use crate::cli;
 use crate::config::Config;
 use crate::draft::Draft;
+use crate::engine::unfinished;
 use crate::logs;
 use crate::long::{self, Long, stopped};
 use crate::master;
@@ -49,7 +50,7 @@ pub fn run(desk: &Desk, command: cli::Backup) -> Result<(), No> {
         return Err(No::usage("standard output takes either the backup or what is told of it, and a terminal takes no backup")
             .hint("name a file, or write it into a pipe: countersign backup - | …"));
     }
-    let master = master::read_for(&config.master_key, &database.display().to_string())?;
+    let master = master::of_sealed(&config, &database.display().to_string())?;
     let made = long::run(move |long| {
         if to_stdout { write(long, &database, &master, "-", &mut io::stdout().lock()) } else { keep(long, &database, &master, &command) }
     })?;
@@ -69,7 +70,7 @@ pub fn run(desk: &Desk, command: cli::Backup) -> Result<(), No> {
 pub(super) fn embedded(config: &Config) -> Result<&Path, No> {
     config.storage.file().ok_or_else(|| {
         No::refused("backup and restore are for a database file, and storage.url names a database server")
-            .hint("use its own means, such as pg_basebackup and its log of writes: see docs/backup.md")
+            .hint("use its own means, such as pg_basebackup and its log of writes, and `countersign restore --in-place` afterwards: see docs/backup.md")
     })
 }
 
@@ -131,6 +132,7 @@ fn not_copied(database: &Path, why: CopyError) -> No {
             No::unavailable(what).hint("the copy needs as much room beside the database as it takes itself, until it is sealed")
         }
         CopyError::Open(OpenError::File { .. } | OpenError::Sqlite(_) | OpenError::Thread(_)) => No::unavailable(what),
+        CopyError::Open(OpenError::Unfinished(work)) => unfinished(what, work),
         CopyError::Open(_) => No::refused(what),
         CopyError::Kept(_) => No::refused(what).hint("`countersign doctor` looks for the reason"),
     }

@@ -17,6 +17,7 @@ use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::route::{Route, legs};
 use countersign_core::nouns::tenant::Tenant;
 use countersign_core::ports::Clock;
+use countersign_core::verbs::rotate::OpenedBy;
 use countersign_core::words::address::Channel;
 use countersign_core::words::time::Timestamp;
 use countersign_store::{Postgres, Sqlite};
@@ -173,7 +174,7 @@ async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Repo
         MasterKeySource::File(path) => path.display().to_string(),
     };
     // The database is there, so this reads a key and makes none.
-    match master::read(&config.master_key, Some(&sealed), &OsChance) {
+    match master::of(config, Some(&sealed), &OsChance) {
         Ok(_) => report.ok("master key", format!("read from {source}")),
         Err(no) => return report.no("master key", no),
     }
@@ -293,6 +294,11 @@ async fn look_at_tenants(core: &Core, tenants: &[Tenant], report: &mut Report) {
         look_at_events(core, tenant, report).await;
     }
     report.ok("tenants", format!("the master key opens {opened} of {}", tenants.len()));
+    let by_old = tenants.iter().filter(|it| core.opened_by(it) == OpenedBy::Old).count();
+    if by_old > 0 {
+        let found = format!("{by_old} of {} tenants are opened by the old one only", tenants.len());
+        report.warn("rotation of the master key", found, "countersign key rotate, once every node has both keys");
+    }
     for tenant in tenants {
         let providers = match core.providers(tenant.id).await {
             Ok(providers) => providers,

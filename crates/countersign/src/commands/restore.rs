@@ -1,12 +1,15 @@
-//! `countersign restore`: a backup in the place of the database.
+//! `countersign restore`: a backup in the place of the database, or a database server that was brought back by its own means.
 //!
 //! Everything is looked at before anything changes: the file is opened beside the database, under another name, and only
 //! takes its place when nothing is wrong with it. What may not come back is decided by [`countersign_core::verbs::restore`].
 
 use super::backup::{beside, each, embedded, shut, was_stopped};
+use super::copy::not_used;
 use super::{Desk, count};
 use crate::cli;
+use crate::config::{Config, Storage};
 use crate::draft::Draft;
+use crate::engine::with_roots;
 use crate::logs;
 use crate::long::{self, Long, stopped};
 use crate::master;
@@ -17,6 +20,7 @@ use countersign_core::ports::Clock;
 use countersign_core::verbs::restore::Ended;
 use countersign_core::words::archive::{Label, Opening, Unopened};
 use countersign_core::words::secret::MasterKey;
+use countersign_store::postgres::{self, Revival, Revived};
 use countersign_store::{Candidate, CopyError, InstallError, OpenError, install, is_open};
 use serde::Serialize;
 use std::fs::File;
@@ -30,7 +34,8 @@ struct Restored {
     /// Whether it is in its place now; not with `--check`.
     restored: bool,
     made_at: String,
-    made_by: String,
+    /// By which version; nobody knows of a database that was brought back by other means.
+    made_by: Option<String>,
     schema: u32,
     tenants: usize,
     challenges_ended: u64,
@@ -44,26 +49,26 @@ struct Restored {
 pub fn run(desk: &Desk, command: cli::Restore) -> Result<(), No> {
     logs::begin_for_commands();
     let config = desk.config()?;
+    let Some(file) = &command.file else { return in_place(desk, &config, command.check) };
     let database = embedded(&config)?.to_owned();
-    let name = if command.file == Path::new("-") { "the backup".to_owned() } else { command.file.display().to_string() };
+    let name = if file == Path::new("-") { "the backup".to_owned() } else { file.display().to_string() };
     if !command.check {
         refuse_what_is_there(&database, command.force)?;
     }
-    let from: Box<dyn Read + Send> = if command.file == Path::new("-") {
+    let from: Box<dyn Read + Send> = if file == Path::new("-") {
         if io::stdin().is_terminal() {
             return Err(No::usage("a backup cannot be typed").hint("name a file, or read it from a pipe: … | countersign restore -"));
         }
         Box::new(io::stdin())
     } else {
-        Box::new(File::open(&command.file).map_err(|why| No::refused(format!("{name} cannot be read: {why}")))?)
+        Box::new(File::open(file).map_err(|why| No::refused(format!("{name} cannot be read: {why}")))?)
     };
-    let master = master::read_for(&config.master_key, &name)?;
+    let master = master::of_sealed(&config, &name)?;
     let restored = long::run(move |long| restore(long, from, &name, &master, &database, &command))?;
     Ok(desk.say.result(&restored, text)?)
 }
 
 fn text(it: &Restored) -> String {
-    let backup = format!("the backup of {}, made by version {}", it.made_at, it.made_by);
     let tenants = count(it.tenants as u64, "tenant");
     let ended = format!(
         "{} ended, {} dropped, {} without the values up to now",
@@ -71,18 +76,67 @@ fn text(it: &Restored) -> String {
         count(it.messages_dropped, "waiting message"),
         count(it.authenticators, "authenticator"),
     );
+    let what = match &it.made_by {
+        Some(version) => format!("{tenants} in the backup of {}, made by version {version}", it.made_at),
+        None => format!("{tenants} in {}, whose newest event is of {}", it.database, it.made_at),
+    };
     if !it.restored {
-        return format!("{tenants} in {backup}: it is good, and nothing was put in place.\nA restore would leave: {ended}.");
+        return format!("{what}: it is good, and nothing was changed.\nA restore would leave: {ended}.");
     }
-    let mut text = format!(
-        "{tenants} in {} from {backup}.\nFor safety: {ended}.\nForgotten is what came after the backup, such as wrong codes, locks, \
-         removed devices and disabled clients: see docs/backup.md.",
-        it.database
-    );
+    let mut text = match &it.made_by {
+        Some(version) => format!("{tenants} in {} from the backup of {}, made by version {version}.", it.database, it.made_at),
+        None => format!("{what}."),
+    };
+    text.push_str(&format!(
+        "\nFor safety: {ended}.\nForgotten is what came after it, such as wrong codes, locks, removed devices and disabled clients: see \
+         docs/backup.md."
+    ));
     if let Some(aside) = &it.aside {
         text.push_str(&format!("\nThe database before it is {aside} now."));
     }
     text
+}
+
+/// Ends in a database on a server what a restore would have ended in a file.
+fn in_place(desk: &Desk, config: &Config, check: bool) -> Result<(), No> {
+    let Storage::Postgres(database) = &config.storage else {
+        return Err(No::refused("--in-place is for a database server, and storage.path names a file")
+            .hint("`countersign restore FILE` puts a backup in its place, and ends the same"));
+    };
+    let options = with_roots(database)?;
+    let master = master::of_sealed(config, "the database of storage.url")?;
+    let restored = long::run(move |long| revive(long, &options, &master, check))?;
+    Ok(desk.say.result(&restored, text)?)
+}
+
+fn revive(long: &Long, options: &postgres::Options, master: &MasterKey, check: bool) -> Result<Restored, No> {
+    let began = Instant::now();
+    let mut revival = Revival::open(options).map_err(|why| not_used("storage.url", why))?;
+    let name = revival.name().to_owned();
+    let not_used = |why| not_used(&name, why);
+    let mut tenants = Vec::new();
+    revival.tenants(|it| tenants.push(it)).map_err(not_used)?;
+    if let Some(shut) = shut(&tenants, master) {
+        return Err(No::refused(format!("the master key does not open {shut}")).hint("put back the key with which they were made"));
+    }
+    let (now, going) = (SystemClock.now(), long.going("Ending what was open"));
+    let revived = if check { revival.look(now, &going) } else { revival.end(now, &OsChance, &going) };
+    let Some(Revived { tenants, made_at, ended, schema }) = revived.map_err(not_used)? else {
+        return Err(No::unavailable("stopped by a signal").hint("run the same command again before any server is started"));
+    };
+    Ok(Restored {
+        database: name,
+        restored: !check,
+        made_at: say::moment(made_at),
+        made_by: None,
+        schema,
+        tenants: usize::try_from(tenants).unwrap_or(usize::MAX),
+        challenges_ended: ended.challenges,
+        messages_dropped: ended.deliveries,
+        authenticators: ended.authenticators,
+        aside: None,
+        duration_ms: began.elapsed().as_millis(),
+    })
 }
 
 fn refuse_what_is_there(database: &Path, force: bool) -> Result<(), No> {
@@ -143,7 +197,7 @@ fn restore(
         database: database.display().to_string(),
         restored: !command.check,
         made_at,
-        made_by: label.made_by,
+        made_by: Some(label.made_by),
         schema: label.schema,
         tenants,
         challenges_ended: ended.challenges,

@@ -102,12 +102,13 @@ fn check(config: &Config) -> Result<Checked, No> {
     match &config.master_key {
         MasterKeySource::File(path) if !path.exists() && sealed.is_none() => checked.absent.push(shown(path)),
         source => {
-            master::read(source, sealed.as_deref(), &OsChance)?;
+            master::of(config, sealed.as_deref(), &OsChance)?;
             if let MasterKeySource::File(path) = source {
                 checked.read.push(shown(path));
             }
         }
     }
+    checked.read.extend(config.old_master_key.as_deref().map(shown));
     Ok(checked)
 }
 

@@ -3,7 +3,7 @@
 //! Owns names, types and places; what a value means is told in [`super::Reader`]. The reference file gives each setting its
 //! type, so that the environment, which has only text, can be read by it.
 
-use super::{LOG, MASTER_KEY, Problem, Problems, REFERENCE, Written};
+use super::{COPY_FROM, COPY_TO, LOG, MASTER_KEY, Problem, Problems, REFERENCE, Written};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ pub(super) fn read(text: &str, file: Option<&Path>, environment: &Environment) -
     let mut strangers = Vec::new();
     for (name, text) in environment.iter().filter(|(name, _)| name.starts_with("COUNTERSIGN_")) {
         let Some(setting) = named.get(name.as_str()) else {
-            if ![MASTER_KEY, LOG, CONFIG].contains(&name.as_str()) {
+            if ![MASTER_KEY, LOG, CONFIG, COPY_FROM, COPY_TO].contains(&name.as_str()) {
                 strangers.push(name.clone());
             }
             continue;

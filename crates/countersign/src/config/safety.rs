@@ -44,11 +44,15 @@ impl Config {
                        development.allow_inbox_beyond_loopback where nobody's account depends on it";
             danger("development.allow_inbox", why.into());
         }
-        if let MasterKeySource::File(path) = &self.master_key
-            && let Some(mode) = mode(path)
-            && mode & 0o077 != 0
-        {
-            danger("secrets.master_key_file", open_to_others(path, mode, "600"));
+        let present = match &self.master_key {
+            MasterKeySource::File(path) => Some(("secrets.master_key_file", path)),
+            MasterKeySource::Given(_) | MasterKeySource::Command(_) => None,
+        };
+        let old = self.old_master_key.as_ref().map(|path| ("secrets.old_master_key_file", path));
+        for (setting, path) in [present, old].into_iter().flatten() {
+            if let Some(mode) = mode(path).filter(|mode| mode & 0o077 != 0) {
+                danger(setting, open_to_others(path, mode, "600"));
+            }
         }
         // A group of its own (ssl-cert) is how several servers share a key.
         if let Some(tls) = &server.tls
@@ -160,11 +164,12 @@ mod tests {
     fn keys_that_others_can_read_are_refused_with_the_command_that_helps() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = || {
-            let text = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"";
+            let text = "[server.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n[secrets]\nold_master_key_file = \"old.key\"";
             Config::parse(text, Some(folder.path().join("c.toml")), &Environment::new()).expect("right as such")
         };
         for (name, bad, good, setting) in [
             ("master.key", 0o640, 0o600, "secrets.master_key_file"),
+            ("old.key", 0o604, 0o600, "secrets.old_master_key_file"),
             ("key.pem", 0o644, 0o640, "server.tls.key"),
             ("countersign.db", 0o644, 0o600, "storage.path"),
         ] {

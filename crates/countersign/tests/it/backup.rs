@@ -23,21 +23,21 @@ use std::time::{Duration, SystemTime};
 /// Nobody listens here: the port of `discard`.
 const NOBODY: &str = "http://127.0.0.1:9/";
 
-fn run(place: &Place, arguments: &[&str]) -> Output {
+pub fn run(place: &Place, arguments: &[&str]) -> Output {
     place.prepare().args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-fn told(done: &Output) -> String {
+pub fn told(done: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
 }
 
-fn json_of(place: &Place, arguments: &[&str]) -> Value {
+pub fn json_of(place: &Place, arguments: &[&str]) -> Value {
     let said = place.command(&[arguments, &["--json"]].concat());
     serde_json::from_str(&said).unwrap_or_else(|why| panic!("{arguments:?}: {why}: {said}"))
 }
 
 /// Refused with this exit code and these words.
-fn refused(place: &Place, arguments: &[&str], code: i32, words: &[&str]) {
+pub fn refused(place: &Place, arguments: &[&str], code: i32, words: &[&str]) {
     let done = run(place, arguments);
     let said = told(&done);
     assert_eq!(done.status.code(), Some(code), "{arguments:?}: {said}");
@@ -53,7 +53,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-fn stop(server: Running) {
+pub fn stop(server: Running) {
     server.signal("TERM");
     assert!(server.ended(Duration::from_secs(30)).success());
 }
@@ -79,17 +79,17 @@ fn at(folder: &Folder, arguments: &[&str]) -> Output {
     command.current_dir(folder.path()).envs(allowed).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-fn error_of(answer: &Answer) -> Option<&str> {
+pub fn error_of(answer: &Answer) -> Option<&str> {
     answer.as_ref().and_then(|(_, body)| body["code"].as_str())
 }
 
-async fn opened(caller: &Caller, sink: &Sink, login: &str, number: &str) -> (String, String) {
+pub async fn opened(caller: &Caller, sink: &Sink, login: &str, number: &str) -> (String, String) {
     let (status, body) = caller.ask(login, number).await.expect("an answer");
     assert_eq!(status, 201, "{body}");
     (body["authId"].as_str().expect("an id").to_owned(), sink.code(number).expect("a code"))
 }
 
-async fn accepted(caller: &Caller, id: &str, code: &str) {
+pub async fn accepted(caller: &Caller, id: &str, code: &str) {
     let said = caller.answer(id, code).await;
     assert!(matches!(said, Some((200, _))), "{said:?}");
 }
@@ -215,7 +215,7 @@ async fn invariant_2_wrong_codes_from_before_a_backup_count_after_its_restore() 
     drop(server);
 }
 
-fn value_at(seed: &[u8], steps_from_now: u64) -> String {
+pub fn value_at(seed: &[u8], steps_from_now: u64) -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
     totp::hotp(seed, totp::step_at(Timestamp::from_millis(now.try_into().unwrap())) + steps_from_now)
 }

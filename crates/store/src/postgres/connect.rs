@@ -56,6 +56,21 @@ pub(super) fn config(options: &Options) -> Result<Config, OpenError> {
     Ok(config)
 }
 
+/// Where a database is, for people: hosts, ports and its name, and never a password.
+pub(super) fn place(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    // A name may have its address beside it; one port may stand for all.
+    let hosts: Vec<_> =
+        if config.get_hosts().is_empty() { config.get_hostaddrs().iter().map(ToString::to_string).collect() } else { hosts.collect() };
+    let ports = config.get_ports();
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+    let hosts: Vec<_> = hosts.iter().enumerate().map(|(at, host)| format!("{host}:{}", port(at))).collect();
+    format!("{}/{}", hosts.join(","), config.get_dbname().unwrap_or_default())
+}
+
 /// Whether codes' digests and people's names would travel to another machine in clear.
 pub(super) fn is_open_beyond_this_machine(config: &Config) -> bool {
     let is_near = |host: &Host| match host {

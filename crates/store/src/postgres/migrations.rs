@@ -3,6 +3,7 @@
 
 use super::OpenError;
 use super::connect::{Line, refused};
+use crate::ledger::Unfinished;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::Type;
 
@@ -51,6 +52,23 @@ async fn run_in_transaction(line: &Line) -> Result<(), OpenError> {
         tracing::info!(schema.version = number, "The database has the shape of version {number} now");
     }
     line.batch_execute("COMMIT").await.map_err(failed)
+}
+
+/// The version of the schema of a database; refuses what is not ours, and what this program does not know.
+pub(super) async fn of(line: &Line) -> Result<u32, OpenError> {
+    if is_ours(line).await? { check(line).await } else { Err(OpenError::Foreign) }
+}
+
+/// What has to be finished before anybody may use a database that has our shape.
+pub(super) async fn unfinished(line: &Line) -> Result<Option<Unfinished>, OpenError> {
+    let rows = line.query_typed("SELECT name FROM marks", &[]).await.map_err(|error| refused(&error))?;
+    let names = rows.iter().map(|row| row.try_get::<_, &str>(0)).collect::<Result<Vec<_>, _>>().map_err(|error| refused(&error))?;
+    Ok(names.into_iter().find_map(Unfinished::of))
+}
+
+/// Refuses a database on which work has to be finished.
+pub(super) async fn refuse_unfinished(line: &Line) -> Result<(), OpenError> {
+    unfinished(line).await?.map_or(Ok(()), |work| Err(OpenError::Unfinished(work)))
 }
 
 /// Whether there is a list of steps that could be ours.

@@ -8,12 +8,18 @@
 
 mod batch;
 mod connect;
+mod ledger;
 mod migrations;
 mod questions;
+mod revive;
 mod slate;
 mod sql;
 mod trouble;
 
+pub(crate) use ledger::PostgresLedger;
+pub use revive::{Revival, Revived};
+
+use crate::ledger::Unfinished;
 use crate::rows::unavailable;
 use crate::stats::{Counters, Stats};
 use crate::walks::Walks;
@@ -109,6 +115,9 @@ pub enum OpenError {
         /// Which step.
         step: u32,
     },
+    /// It is not whole: work on it has to be finished first.
+    #[error("{0}")]
+    Unfinished(Unfinished),
 }
 
 /// The engine for more than one machine.
@@ -152,6 +161,7 @@ impl Postgres {
     pub async fn prepare(&self) -> Result<(), OpenError> {
         let line = self.desk.lines.open().await?;
         migrations::run(&line).await?;
+        migrations::refuse_unfinished(&line).await?;
         self.desk.lines.is_prepared();
         Ok(())
     }

@@ -526,7 +526,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn new(place: Place, held: &Held<Record>, born: i64) -> Result<Self, Damaged> {
+    pub(super) fn new(place: Place, held: &Held<Record>, born: i64) -> Result<Self, Damaged> {
         let mut body = Vec::with_capacity(512);
         write_body(&held.noun, &mut body)?;
         let body = String::from_utf8(body).map_err(|_| Damaged("a record is no UTF-8 as JSON".into()))?;

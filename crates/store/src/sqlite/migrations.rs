@@ -4,6 +4,7 @@
 //! had been run somewhere, is refused and not guessed at.
 
 use super::OpenError;
+use crate::ledger::Unfinished;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
@@ -42,6 +43,22 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), OpenError> {
 /// The version of the schema of a database; refuses what is not ours, and what this program does not know.
 pub(super) fn of(connection: &Connection) -> Result<u32, OpenError> {
     if application(connection)? == APPLICATION { check(connection) } else { Err(OpenError::Foreign) }
+}
+
+/// What has to be finished before anybody may use a database that has our shape. A database of a shape before marks has none.
+pub(super) fn unfinished(connection: &Connection) -> Result<Option<Unfinished>, OpenError> {
+    let has_marks: bool = connection.query_row("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'marks'", (), |row| row.get(0))?;
+    if !has_marks {
+        return Ok(None);
+    }
+    let mut marks = connection.prepare("SELECT name FROM marks")?;
+    let names = marks.query_map((), |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    Ok(names.iter().find_map(|it| Unfinished::of(it)))
+}
+
+/// Refuses a database on which work has to be finished.
+pub(super) fn refuse_unfinished(connection: &Connection) -> Result<(), OpenError> {
+    unfinished(connection)?.map_or(Ok(()), |work| Err(OpenError::Unfinished(work)))
 }
 
 /// Refuses a database that holds something and is not ours.

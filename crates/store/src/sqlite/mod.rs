@@ -4,6 +4,7 @@
 //! log short, [`sweep`] is retention, [`rows`] knows tables and columns.
 
 mod checkpointer;
+mod ledger;
 mod migrations;
 mod queue;
 mod reader;
@@ -13,9 +14,11 @@ mod snapshot;
 mod sweep;
 mod writer;
 
+pub(crate) use ledger::SqliteLedger;
 pub use restore::{Candidate, InstallError, install, is_open};
 pub use snapshot::{CopyError, Going, Snapshot, snapshot};
 
+use crate::ledger::Unfinished;
 use crate::rows::{Way, unavailable};
 use crate::stats::{Counters, Stats};
 use crate::walks::Walks;
@@ -99,6 +102,9 @@ pub enum OpenError {
         /// Which step.
         step: u32,
     },
+    /// It is not whole: work on it has to be finished first.
+    #[error("{0}")]
+    Unfinished(Unfinished),
     /// SQLite said no.
     #[error("the database cannot be opened: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -136,6 +142,7 @@ impl Sqlite {
         migrations::refuse_foreign(&connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &options)?)?;
         let mut first = writing(path, &options)?;
         migrations::run(&mut first)?;
+        migrations::refuse_unfinished(&first)?;
         let page_bytes: u32 = first.query_row("PRAGMA page_size", (), |row| row.get(0))?;
         let desk = Arc::new(Desk {
             queue: Queue::new(options.queue),

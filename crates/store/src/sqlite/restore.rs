@@ -44,6 +44,7 @@ impl Candidate {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &Options::default())?;
         migrations::of(&connection)?;
+        migrations::refuse_unfinished(&connection)?;
         Ok(Self { connection, path: path.to_owned() })
     }
 

@@ -78,6 +78,7 @@ pub fn snapshot(path: &Path, going: &Going) -> Result<Snapshot, CopyError> {
     // It only reads; but a connection that may not write could not clear the log away where it is the last to go.
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &Options::default()).map_err(OpenError::Sqlite)?;
     let schema = migrations::of(&connection)?;
+    migrations::refuse_unfinished(&connection)?;
     let tenants = tenants(&connection)?;
     let expected = size(&connection)?;
     let named = Named::make(path).map_err(|error| OpenError::File { path: beside(path, ".snapshot"), error })?;
