@@ -83,22 +83,32 @@ impl Desk {
     /// made: whoever lists tenants in another folder than the server's wants to know that, and no second key.
     fn with_household(&self, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
         let config = self.config()?;
-        if let Some(path) = config.storage.file().filter(|it| !it.exists()) {
-            return Err(No::refused(format!("there is no database at {}", path.display()))
-                .hint("start with `countersign tenant create NAME`, or name the settings of your server with --config"));
-        }
-        self.at_work(config, work)
+        self.at_work(
+            async {
+                Household::refuse_where_none_is(&config).await?;
+                Household::open(&config).await
+            },
+            work,
+        )
     }
 
-    /// The same for the one command that begins a database.
+    /// The same for the one command that begins a database, or adds a tenant to one: whoever has the key of another house must not.
     fn with_new_household(&self, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
-        self.at_work(self.config()?, work)
+        let config = self.config()?;
+        self.at_work(Household::open(&config), async |household, desk| {
+            household.opens_all().await?;
+            work(household, desk).await
+        })
     }
 
-    fn at_work(&self, config: Config, work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>) -> Result<(), No> {
+    fn at_work(
+        &self,
+        opening: impl Future<Output = Result<Household, No>>,
+        work: impl AsyncFnOnce(&Household, &Self) -> Result<(), No>,
+    ) -> Result<(), No> {
         logs::begin_for_commands();
         one_thread()?.block_on(async {
-            let household = Household::open(&config).await?;
+            let household = opening.await?;
             let done = work(&household, self).await;
             household.close_after_command().await;
             done

@@ -287,6 +287,17 @@ pub enum MasterKeySource {
     File(PathBuf),
 }
 
+impl MasterKeySource {
+    /// Whether there is a key, or whoever gives one when asked.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Given(_) | Self::Command(_) => true,
+            Self::File(path) => path.exists(),
+        }
+    }
+}
+
 /// What providers may call beyond the public internet.
 #[derive(Debug, Clone)]
 pub struct Egress {

@@ -4,6 +4,7 @@
 use crate::config::{Postgres as Database, Storage};
 use crate::master;
 use crate::no::No;
+use crate::tls;
 use countersign_core::ports::Store;
 use countersign_store::{OpenError, Options, Postgres, Sqlite, Stats, Unfinished, postgres};
 use std::path::Path;
@@ -46,6 +47,29 @@ impl Engine {
         }
     }
 
+    /// Whether a house was begun here. Changes nothing.
+    ///
+    /// # Errors
+    /// What is away or wrong, and what to do.
+    pub async fn is_begun(&self) -> Result<bool, No> {
+        match self {
+            Self::File(_) => Ok(true),
+            Self::Postgres(it) => it.is_begun().await.map_err(not_opened),
+        }
+    }
+
+    /// Whether this node is the one that makes the master key of a new house: on a database that others use as well, the first
+    /// who asks.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn may_make_the_key(&self) -> Result<bool, No> {
+        match self {
+            Self::File(_) => Ok(true),
+            Self::Postgres(it) => Ok(it.mark_once("master key made").await.map_err(countersign_core::words::refusal::Error::from)?),
+        }
+    }
+
     /// What the core sees of it.
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
@@ -83,12 +107,7 @@ impl Engine {
 /// # Errors
 /// Which file cannot be read.
 pub fn with_roots(database: &Database) -> Result<postgres::Options, No> {
-    let mut options = database.options.clone();
-    for path in &database.roots {
-        let pem = std::fs::read_to_string(path);
-        options.roots_pem.push(pem.map_err(|why| No::usage(format!("storage.postgres.roots: {} cannot be read: {why}", path.display())))?);
-    }
-    Ok(options)
+    Ok(postgres::Options { roots_pem: tls::certificates("storage.postgres.roots", &database.roots)?, ..database.options.clone() })
 }
 
 fn not_opened(why: postgres::OpenError) -> No {
@@ -102,7 +121,7 @@ fn not_opened(why: postgres::OpenError) -> No {
             No::refused(what).hint("name all hosts and add target_session_attrs=read-write, so that the primary is found")
         }
         postgres::OpenError::Unfinished(work) => unfinished(what, work),
-        postgres::OpenError::Forgetful(_)
+        postgres::OpenError::Forgetful(..)
         | postgres::OpenError::Foreign
         | postgres::OpenError::Newer { .. }
         | postgres::OpenError::Changed { .. } => No::refused(what),

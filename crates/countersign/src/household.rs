@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::master;
 use crate::no::{Kind, No};
 use crate::ports::{OsChance, SystemClock, TokioTasks};
+use crate::tls;
 use countersign_core::ports::{Inbox, Listing};
 use countersign_core::{Core, Neighbours};
 use countersign_providers::Fleet;
@@ -65,9 +66,11 @@ impl Household {
                     Err(no) if no.kind == Kind::Unavailable => Some(no),
                     Err(no) => return Err(no),
                 };
-                // Where nobody can look, nobody knows that no other node has sealed anything yet.
+                // Where nobody can look, nobody knows that no other node has sealed anything yet; and of several nodes that find nothing,
+                // one makes the key.
                 let is_new = away.is_none() && engine.store().list(Listing::Tenants).await?.is_empty();
-                let sealed = (!is_new).then_some("the database of storage.url");
+                let makes = is_new && !config.master_key.is_there() && engine.may_make_the_key().await?;
+                let sealed = (!makes).then_some("the database of storage.url");
                 (master::of(config, sealed, &OsChance)?, engine, away)
             }
         };
@@ -84,6 +87,42 @@ impl Household {
             master,
         });
         Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>) }, away))
+    }
+
+    /// Refuses to go on where no house was begun yet, before anything is made.
+    ///
+    /// # Errors
+    /// What is not there, and what to do.
+    pub async fn refuse_where_none_is(config: &Config) -> Result<(), No> {
+        let missing = match &config.storage {
+            Storage::File(path) if path.exists() => None,
+            Storage::File(path) => Some(format!("there is no database at {}", path.display())),
+            Storage::Postgres(_) => {
+                let engine = Engine::open(&config.storage)?;
+                let begun = engine.is_begun().await;
+                engine.close().await;
+                (!begun?).then(|| "there is nothing of Countersign in the database of storage.url".to_owned())
+            }
+        };
+        missing.map_or(Ok(()), |what| {
+            Err(No::refused(what).hint("start with `countersign tenant create NAME`, or name the settings of your server with --config"))
+        })
+    }
+
+    /// Refuses a master key that does not open what is there: every call would be an error of the server, and a message that waits
+    /// would be taken for damaged.
+    ///
+    /// # Errors
+    /// Whose keys it does not open; a fault of the store.
+    pub async fn opens_all(&self) -> Result<(), No> {
+        let tenants = self.core.tenants().await?;
+        let shut: Vec<_> = tenants.iter().filter(|tenant| !self.core.opens(tenant)).map(|tenant| tenant.name.as_str()).collect();
+        if shut.is_empty() {
+            return Ok(());
+        }
+        let some = shut.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let what = format!("the master key does not open {} of {} tenants: {some}", shut.len(), tenants.len());
+        Err(No::refused(what).hint("put back the key with which they were made; `countersign doctor` looks at each of them"))
     }
 
     /// Waits for what was begun, and closes the database.
@@ -103,12 +142,7 @@ impl Household {
 }
 
 fn egress(settings: &config::Egress) -> Result<Egress, No> {
-    let mut roots_pem = Vec::new();
-    for path in &settings.roots {
-        roots_pem.push(
-            std::fs::read_to_string(path).map_err(|why| No::usage(format!("egress.roots: {} cannot be read: {why}", path.display())))?,
-        );
-    }
+    let roots_pem = tls::certificates("egress.roots", &settings.roots)?;
     let settings = EgressSettings {
         allow: settings.allow.clone(),
         allow_hosts: settings.allow_hosts.clone(),

@@ -6,7 +6,6 @@
 use crate::background;
 use crate::config::Config;
 use crate::descriptors;
-use crate::engine::Engine;
 use crate::household::Household;
 use crate::listen;
 use crate::no::{Kind, No};
@@ -38,7 +37,11 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     let tcp = TcpListener::bind(config.server.listen).await.map_err(|why| not_bound(config.server.listen, &why))?;
     let bound = tcp.local_addr().map_err(|why| No::unavailable(why.to_string()))?;
     let tls = config.server.tls.clone().map(Tls::read).transpose().map_err(No::usage)?;
-    let (household, away) = Household::open_or_wait(&config).await?;
+    let opened = tokio::select! {
+        opened = open(&config) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let (household, away) = opened;
     let numbers = numbers::begin(&SystemClock, household.engine.clone()).map_err(No::refused)?;
     let base_url = config.base_url(bound);
 
@@ -58,24 +61,20 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
     let renewed = tls.clone();
     let doors = tokio::spawn(listen::serve(tcp, tls, router(house), limits, stop.clone(), stop_within));
     let loops = TaskTracker::new();
-    let agreed = match wait_for(&household.engine, away, &stop).await {
-        Ok(Waited::Stopped) => Ok(()),
-        Ok(Waited::Ready) => {
-            let agreed = tokio::select! {
-                agreed = ready(&household, &base_url) => agreed,
-                () = stop.cancelled() => Ok(()),
-            };
-            if agreed.is_ok() && !stop.is_cancelled() {
-                let core = &household.core;
-                loops.spawn(background::deliver(core.clone(), config.delivery_pause, stop.clone()));
-                loops.spawn(background::sweep(core.clone(), config.sweep_every, stop.clone()));
-                loops.spawn(background::renew(renewed, stop.clone()));
-                loops.spawn(background::count(core.clone(), numbers, stop.clone()));
-            }
-            agreed
-        }
-        Err(no) => Err(no),
+    let agreed = tokio::select! {
+        agreed = async {
+            wait_for(&household, away).await?;
+            ready(&household, &base_url).await
+        } => agreed,
+        () = stop.cancelled() => Ok(()),
     };
+    if agreed.is_ok() && !stop.is_cancelled() {
+        let core = &household.core;
+        loops.spawn(background::deliver(core.clone(), config.delivery_pause, stop.clone()));
+        loops.spawn(background::sweep(core.clone(), config.sweep_every, stop.clone()));
+        loops.spawn(background::renew(renewed, stop.clone()));
+        loops.spawn(background::count(core.clone(), numbers, stop.clone()));
+    }
     loops.close();
     if agreed.is_err() {
         stop.cancel();
@@ -93,36 +92,41 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
 }
 
 /// How long to rest between two looks at a database that is away.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How waiting for the database ended.
-enum Waited {
-    /// It is there.
-    Ready,
-    /// The server was told to stop before.
-    Stopped,
+/// Moves everybody in. Whose keys fit is known before anybody may call, wherever the database can be asked by then; otherwise tells why
+/// it cannot.
+async fn open(config: &Config) -> Result<(Household, Option<No>), No> {
+    let (household, away) = Household::open_or_wait(config).await?;
+    let away = match away {
+        Some(no) => Some(no),
+        None => may_come(household.opens_all().await)?,
+    };
+    Ok((household, away))
+}
+
+/// What was away may come; what is wrong stays wrong.
+fn may_come(looked: Result<(), No>) -> Result<Option<No>, No> {
+    match looked {
+        Ok(()) => Ok(None),
+        Err(no) if no.kind == Kind::Unavailable => Ok(Some(no)),
+        Err(no) => Err(no),
+    }
 }
 
 /// Looks again and again at a database that is away, and tells once why. Callers hear meanwhile that they should come later.
-async fn wait_for(engine: &Engine, mut away: Option<No>, stop: &CancellationToken) -> Result<Waited, No> {
-    if let Some(why) = &away {
-        tracing::error!("{}. It is tried again until it is there; meanwhile every call is answered with 503", why.what);
-    }
+async fn wait_for(household: &Household, mut away: Option<No>) -> Result<(), No> {
+    let Some(why) = &away else { return Ok(()) };
+    tracing::error!("{}. It is tried again until it is there; meanwhile every call is answered with 503", why.what);
     while away.is_some() {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(Waited::Stopped),
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-        }
-        away = match engine.prepare().await {
-            Ok(()) => {
-                tracing::info!("The database is there");
-                None
-            }
-            Err(no) if no.kind == Kind::Unavailable => Some(no),
-            Err(no) => return Err(no),
+        tokio::time::sleep(LOOK_AGAIN).await;
+        away = match may_come(household.engine.prepare().await)? {
+            None => may_come(household.opens_all().await)?,
+            away => away,
         };
     }
-    Ok(Waited::Ready)
+    tracing::info!("The database is there");
+    Ok(())
 }
 
 /// The first signal stops in order, a second one at once.

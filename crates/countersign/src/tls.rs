@@ -4,6 +4,7 @@
 //! which are those of Mozilla's intermediate profile without the finite-field ones.
 
 use crate::config::TlsFiles;
+use crate::no::No;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -12,7 +13,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::SystemTime;
 use tokio::net::TcpStream;
@@ -24,6 +25,21 @@ use tokio_rustls::server::TlsStream;
 pub struct Tls {
     acceptor: TlsAcceptor,
     certificates: Arc<Certificates>,
+}
+
+/// Reads the files of `setting`, each of which holds certificates (PEM), and gives what is in them.
+///
+/// # Errors
+/// Which file cannot be read, is no PEM, or holds no certificate.
+pub fn certificates(setting: &str, paths: &[PathBuf]) -> Result<Vec<String>, No> {
+    let read = |path: &PathBuf| {
+        let wrong = |why: String| No::usage(format!("{setting}: {} {why}", path.display()));
+        let pem = std::fs::read_to_string(path).map_err(|why| wrong(format!("cannot be read: {why}")))?;
+        let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let found = found.map_err(|why| wrong(format!("is no PEM: {why}")))?;
+        if found.is_empty() { Err(wrong("holds no certificate; it takes PEM".to_owned())) } else { Ok(pem) }
+    };
+    paths.iter().map(read).collect()
 }
 
 /// The certificate and its files.

@@ -1,6 +1,7 @@
 //! `countersign doctor`: looks for what is wrong, and says what to do.
 //!
-//! Owns the list of checks. It changes nothing, makes nothing, and sends nothing unless it is asked to.
+//! Owns the list of checks. It makes nothing, and sends nothing unless it is asked to. A database of an older version it brings up to date,
+//! as every command does.
 
 use super::{Desk, barred, one_thread, tenant_named, test_message};
 use crate::cli;
@@ -167,6 +168,8 @@ async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Repo
             report.warn("database", format!("{sealed} is not there yet"), "the first start makes it, and the master key with it");
             return;
         }
+    } else if let Err(no) = Household::refuse_where_none_is(config).await {
+        return report.no("database", no);
     }
     let source = match &config.master_key {
         MasterKeySource::Given(_) => "the environment".to_owned(),

@@ -3,18 +3,13 @@
 use super::{Desk, all_cores};
 use crate::cli;
 use crate::config::{Config, LogFormat, MasterKeySource, Problems, REFERENCE, Storage};
-use crate::engine::Engine;
-use crate::household::Household;
 use crate::logs;
 use crate::master;
-use crate::no::{Kind, No};
+use crate::no::No;
 use crate::ports::OsChance;
 use crate::say;
 use crate::serve;
-use crate::tls::Tls;
-use countersign_core::Core;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use crate::tls::{Tls, certificates};
 use serde::Serialize;
 use std::path::Path;
 
@@ -56,17 +51,7 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     let text = config.log.format == LogFormat::Text;
     let listen = config.server.listen;
     let cores = all_cores()?;
-    cores.block_on(open_tenants(&config))?;
-    cores.block_on(serve::run(config, async |home, base_url| {
-        if let Engine::Postgres(_) = &home.engine {
-            // It was there a moment ago, and will be again: that is no reason to end.
-            while let Err(no) = opens_all(&home.core).await {
-                if no.kind != Kind::Unavailable {
-                    return Err(no);
-                }
-                tokio::time::sleep(serve::LOOK_AGAIN).await;
-            }
-        }
+    cores.block_on(serve::run(config, async |_, base_url| {
         tracing::info!(server.address = %listen.ip(), server.port = listen.port(), url.full = base_url, "Countersign {} listens", env!("CARGO_PKG_VERSION"));
         if text {
             eprintln!("Countersign is at {base_url}");
@@ -82,19 +67,12 @@ fn check(config: &Config) -> Result<Checked, No> {
         Tls::read(files.clone()).map_err(No::usage)?;
         checked.read.extend([shown(&files.certificate), shown(&files.key)]);
     }
-    for path in &config.egress.roots {
-        let wrong = |why: String| No::usage(format!("egress.roots: {} {why}", path.display()));
-        let pem = std::fs::read(path).map_err(|why| wrong(format!("cannot be read: {why}")))?;
-        let roots =
-            CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|why| wrong(format!("is no PEM: {why}")))?;
-        if roots.is_empty() {
-            return Err(wrong("holds no certificate; it takes PEM".to_owned()));
-        }
-        checked.read.push(shown(path));
-    }
+    certificates("egress.roots", &config.egress.roots)?;
+    checked.read.extend(config.egress.roots.iter().map(|it| shown(it)));
     let sealed = match &config.storage {
         Storage::File(path) => path.exists().then(|| shown(path)),
         Storage::Postgres(database) => {
+            certificates("storage.postgres.roots", &database.roots)?;
             checked.read.extend(database.roots.iter().map(|it| shown(it)));
             None
         }
@@ -114,30 +92,6 @@ fn check(config: &Config) -> Result<Checked, No> {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// Refuses to serve with a master key that does not open what is there: every call would be an error of the server, and a
-/// message that waits would be taken for damaged. A database that is not there yet is opened by every key; one on another machine
-/// is looked at when it is there.
-async fn open_tenants(config: &Config) -> Result<(), No> {
-    if config.storage.file().is_none_or(|it| !it.exists()) {
-        return Ok(());
-    }
-    let home = Household::open(config).await?;
-    let opened = opens_all(&home.core).await;
-    home.close_after_command().await;
-    opened
-}
-
-async fn opens_all(core: &Core) -> Result<(), No> {
-    let tenants = core.tenants().await?;
-    let shut: Vec<_> = tenants.iter().filter(|tenant| !core.opens(tenant)).map(|tenant| tenant.name.as_str()).collect();
-    if shut.is_empty() {
-        return Ok(());
-    }
-    let some = shut.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    let what = format!("the master key does not open {} of {} tenants: {some}", shut.len(), tenants.len());
-    Err(No::refused(what).hint("put back the key with which they were made; `countersign doctor` looks at each of them"))
 }
 
 /// Refuses settings that are right as such, and dangerous.

@@ -222,7 +222,8 @@ fn unmount(disk: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariant_4_a_full_disk_is_told_and_nothing_that_was_told_before_is_lost() {
-    let Some(disk) = SmallDisk::new("disk::full", 64) else { return };
+    // More than the write-ahead log may take, which is 64 MiB, and than all rounds write.
+    let Some(disk) = SmallDisk::new("disk::full", 256) else { return };
     let sink = Arc::new(Sink::start().await);
     let file = disk.mounted.join("countersign.db");
     let place = Place::with("full", &sink.url, 1, vec![("COUNTERSIGN_STORAGE_PATH", file.display().to_string())]);

@@ -8,15 +8,16 @@
 //! events that it told are there. They are written with the change and drawn for it alone, so they tell.
 
 use super::connect::{Line, Lines};
-use super::slate::{Decided, Job, Slate, Want};
+use super::slate::{Decided, Fate, Job, NoDifference, Slate, Want};
 use super::sql::{self, NotWritten};
 use super::trouble::{Trouble, fault_of};
 use crate::rows::{Damaged, unavailable};
 use crate::stats::Counters;
+use countersign_core::nouns::event::Event;
 use countersign_core::ports::Outcome;
 use countersign_core::words::id::{EventId, TenantId};
 use countersign_core::words::refusal::Fault;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -113,9 +114,8 @@ impl Desk {
                 Stop::Away(fault) => fault,
                 Stop::Unknown(fault) => {
                     self.counters.unheard();
-                    // All of them are marked, whether or not one of them can never be told.
-                    let untold = jobs.iter_mut().filter_map(|job| (!job.doubts()).then_some(())).count();
-                    is_in_doubt = untold == 0;
+                    jobs.iter_mut().for_each(Job::doubts);
+                    is_in_doubt = jobs.iter().any(|job| matches!(job.fate, Fate::Doubt(_)));
                     fault
                 }
             };
@@ -125,7 +125,7 @@ impl Desk {
                 tokio::time::sleep_until(next.into()).await;
                 continue;
             }
-            if jobs.iter().any(|job| job.doubt.is_some()) {
+            if jobs.iter().any(|job| !matches!(job.fate, Fate::Open)) {
                 tracing::error!(jobs = jobs.len(), "Whether {} changes happened is not known: {fault}", jobs.len());
             } else {
                 tracing::error!(jobs = jobs.len(), "{} changes did not happen: {fault}", jobs.len());
@@ -138,9 +138,9 @@ impl Desk {
         let line = self.lines.get().await.map_err(Stop::Away)?;
         let ended = self.attempt_on(&line, jobs, careful).await;
         match &ended {
-            Ok(_) | Err(Stop::Overtaken) => {}
+            Ok(_) | Err(Stop::Overtaken | Stop::Failed(_)) => {}
             // What else this line will say can no longer be trusted.
-            Err(Stop::Failed(_) | Stop::Away(_) | Stop::Unknown(_)) => line.give_up(),
+            Err(Stop::Away(_) | Stop::Unknown(_)) => line.give_up(),
         }
         ended
     }
@@ -149,30 +149,39 @@ impl Desk {
         let mut slate = Slate::new(careful);
         self.read(line, &mut slate, jobs.iter().flat_map(Job::wants).collect()).await?;
         // After the rows were read: if the change happened in between, its rows are no longer as they were read.
-        let doubts = jobs.iter().enumerate().filter_map(|(at, job)| job.doubt.clone().map(|events| (at, job.tenant, events)));
-        let doubts = doubts.filter(|(.., events)| !events.is_empty()).collect();
-        let settled = self.settled(line, doubts).await?;
+        let doubts = jobs.iter().enumerate().filter_map(|(at, job)| match &job.fate {
+            Fate::Doubt(events) => Some((at, job.tenant, events.clone())),
+            Fate::Open | Fate::Lost => None,
+        });
+        let happened = self.happened(line, doubts.collect()).await?;
+        let mut settled: HashMap<usize, _> = happened.iter().map(|(at, events)| (*at, jobs[*at].settled(events))).collect();
+        let lost = || Err(unavailable("the database gave no answer, and what became of the change is not known"));
+        settled.extend(jobs.iter().enumerate().filter(|(_, job)| matches!(job.fate, Fate::Lost)).map(|(at, _)| (at, lost())));
         let mut told = Vec::with_capacity(jobs.len());
         while told.len() < jobs.len() {
-            let (next, later) = jobs[told.len()..].split_first_mut().expect("one is left");
-            if settled.contains(&told.len()) {
-                told.push(Ok(Outcome::Done));
+            let at = told.len();
+            let (next, later) = jobs[at..].split_first_mut().expect("one is left");
+            if let Some(answer) = settled.get(&at) {
+                told.push(answer.clone());
                 continue;
             }
             match slate.decide(next) {
                 Decided::Answer(answer) => told.push(answer),
                 Decided::Missing(mut wants) => {
-                    // What the others will ask for travels along.
-                    wants.extend(later.iter_mut().flat_map(|job| slate.foresee(job)));
+                    // What the others will ask for travels along. A judge whose decision stands is never asked again: what it said is
+                    // what its caller is told.
+                    let open = later.iter_mut().enumerate().filter(|(after, _)| !settled.contains_key(&(at + 1 + after)));
+                    wants.extend(open.flat_map(|(_, job)| slate.foresee(job)));
                     self.read(line, &mut slate, wants).await?;
                 }
             }
         }
-        let difference = slate.difference(|| self.borns.fetch_add(1, Ordering::Relaxed)).map_err(|Damaged(what)| {
+        let difference = slate.difference(|| self.borns.fetch_add(1, Ordering::Relaxed)).map_err(|why| match why {
+            NoDifference::Assumed => Stop::Overtaken,
             // Which of them it was shows when each is tried alone.
-            Stop::Failed(Fault::Corrupt(what))
+            NoDifference::Damaged(Damaged(what)) => Stop::Failed(Fault::Corrupt(what)),
         })?;
-        if difference.is_empty() && settled.is_empty() {
+        if difference.is_empty() && happened.is_empty() {
             return Ok(told);
         }
         let begun = Instant::now();
@@ -209,15 +218,23 @@ impl Desk {
         Ok(())
     }
 
-    /// Which of the jobs have happened already, on a try whose answer was lost.
-    async fn settled(&self, line: &Line, doubts: Vec<Doubt>) -> Result<HashSet<usize>, Stop> {
+    /// Which of the jobs have happened already, on a try whose answer was lost, and the events that they told.
+    async fn happened(&self, line: &Line, doubts: Vec<Doubt>) -> Result<Vec<(usize, Vec<Event>)>, Stop> {
         if doubts.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(Vec::new());
         }
-        let told: Vec<_> = doubts.iter().flat_map(|(_, tenant, events)| events.iter().map(|id| (*tenant, *id.as_bytes()))).collect();
-        let there: HashSet<_> = self.ask(sql::events_there(line, &told)).await?.into_iter().collect();
-        let has_happened = |(_, tenant, events): &Doubt| events.iter().all(|id| there.contains(&(*tenant, *id.as_bytes())));
-        Ok(doubts.iter().filter(|doubt| has_happened(doubt)).map(|(at, ..)| *at).collect())
+        let told: Vec<_> = doubts.iter().flat_map(|(_, tenant, events)| events.iter().map(|id| (*tenant, *id))).collect();
+        let mut there: HashMap<(TenantId, EventId), Event> = HashMap::new();
+        for (tenant, body) in self.ask(sql::events_there(line, &told)).await? {
+            let event: Event =
+                serde_json::from_str(&body).map_err(|error| Stop::Failed(Fault::Corrupt(Damaged::unreadable("events", &error).0)))?;
+            there.insert((tenant, event.id), event);
+        }
+        let of = |(at, tenant, events): Doubt| {
+            let found: Option<Vec<_>> = events.iter().map(|id| there.get(&(tenant, *id)).cloned()).collect();
+            found.map(|events| (at, events))
+        };
+        Ok(doubts.into_iter().filter_map(of).collect())
     }
 
     async fn ask<T>(&self, asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Stop> {

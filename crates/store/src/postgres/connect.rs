@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -36,15 +36,17 @@ const UNHEARD: Duration = Duration::from_secs(10);
 pub(super) fn config(options: &Options) -> Result<Config, OpenError> {
     // Whoever asks for more than TLS gets it: with TLS the certificate and its name are always checked.
     let url = options.url.reveal().replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        OpenError::Address(why)
-    })?;
+    // What is wrong is not repeated: it may be a part of a password.
+    let mut config: Config = url.parse().map_err(|_| OpenError::Address("it cannot be read as libpq would read it".into()))?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(OpenError::Address("it names no host".into()));
     }
     if config.get_dbname().is_none() {
         return Err(OpenError::Address("it names no database".into()));
+    }
+    if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
+        // Whoever names several means the one that can be written.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
     if config.get_application_name().is_none() {
         config.application_name("countersign");
@@ -181,7 +183,8 @@ impl Opener {
 /// Looks whether the database may be trusted with what must not be lost.
 async fn look(client: &Client) -> Result<About, OpenError> {
     let text = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), current_setting('server_version'), \
-                current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit')";
+                current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'), \
+                current_setting('synchronous_standby_names')";
     let row = client.query_typed_one(text, &[]).await.map_err(|error| refused(&error))?;
     let setting = |index: usize| row.try_get::<_, String>(index).map_err(|error| refused(&error));
     if row.try_get(0).map_err(|error| refused(&error))? || setting(1)? == "on" {
@@ -189,8 +192,12 @@ async fn look(client: &Client) -> Result<About, OpenError> {
     }
     for (index, name) in [(3, "fsync"), (4, "full_page_writes"), (5, "synchronous_commit")] {
         if setting(index)? == "off" {
-            return Err(OpenError::Forgetful(name));
+            return Err(OpenError::Forgetful(name, "off"));
         }
+    }
+    // With a standby that commits are to wait for, waiting for this machine alone is forgetful as well.
+    if setting(5)? == "local" && !setting(6)?.is_empty() {
+        return Err(OpenError::Forgetful("synchronous_commit", "local"));
     }
     let version = setting(2)?;
     Ok(About { version: version.split_whitespace().next().unwrap_or_default().to_owned() })
@@ -213,6 +220,8 @@ pub(super) fn refused(error: &tokio_postgres::Error) -> OpenError {
         }
         // What `target_session_attrs=read-write` says of a standby. It is no error of the database's own.
         _ if what.contains("does not allow writes") => OpenError::ReadOnly,
+        // A schema that is not there, a right that is missing, a statement that this database does not know: waiting helps nobody.
+        Some(code) if ["3D", "3F", "42", "0A", "28"].contains(&&code.code()[..2]) => OpenError::Denied(what),
         _ => OpenError::Away(what),
     }
 }
@@ -260,9 +269,16 @@ impl Deref for Line {
 }
 
 impl Line {
-    /// Nobody else gets this line.
-    pub(super) fn give_up(&self) {
+    /// Nobody else gets this line. Where the database is still at work on what was asked, it keeps its place among the lines that may be
+    /// open until that has ended: closing it would leave the work behind, and each further try would add to it.
+    pub(super) fn give_up(self) {
         self.0.broken.store(true, Ordering::Relaxed);
+        if !self.0.client.is_closed() {
+            tokio::spawn(async move {
+                // Answered, or broken off, after everything that was asked before.
+                let _ = self.0.client.batch_execute("ROLLBACK").await;
+            });
+        }
     }
 
     pub(super) fn forget_warnings(&self) {

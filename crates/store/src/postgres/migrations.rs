@@ -23,11 +23,7 @@ pub(super) async fn run(line: &Line) -> Result<(), OpenError> {
     if is_ours(line).await? && check(line).await? == KNOWN {
         return Ok(());
     }
-    let ran = run_in_transaction(line).await;
-    if ran.is_err() {
-        line.give_up();
-    }
-    ran
+    run_in_transaction(line).await
 }
 
 async fn run_in_transaction(line: &Line) -> Result<(), OpenError> {
@@ -72,7 +68,7 @@ pub(super) async fn refuse_unfinished(line: &Line) -> Result<(), OpenError> {
 }
 
 /// Whether there is a list of steps that could be ours.
-async fn is_ours(line: &Line) -> Result<bool, OpenError> {
+pub(super) async fn is_ours(line: &Line) -> Result<bool, OpenError> {
     let text = "SELECT count(*) FROM information_schema.columns \
                 WHERE table_schema = current_schema() AND table_name = 'migrations' AND column_name IN ('step', 'sha256')";
     let columns: i64 = line.query_typed_one(text, &[]).await.and_then(|row| row.try_get(0)).map_err(|error| refused(&error))?;

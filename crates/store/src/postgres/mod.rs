@@ -41,6 +41,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// How the engine is run.
 #[derive(Debug, Clone)]
@@ -50,7 +51,8 @@ pub struct Options {
     pub url: Secret,
     /// Connections at the most.
     pub connections: usize,
-    /// Batches of decisions on their way at a time. Most of what a batch costs the database does not depend on its size, so one full
+    /// Batches of decisions on their way at a time. With more than one, only decisions that begin with the same record keep the order
+    /// in which a caller made them. Most of what a batch costs the database does not depend on its size, so one full
     /// batch is cheaper than two halves; and while it is on its way, the next one gathers.
     pub lanes: usize,
     /// Decisions that may wait for each lane; more are turned away with [`Fault::Unavailable`].
@@ -96,8 +98,8 @@ pub enum OpenError {
     #[error("the database is a read-only replica, or set to read-only; the primary is needed")]
     ReadOnly,
     /// It is set to forget on a crash what it has confirmed (invariant 4).
-    #[error("the database runs with {0} = off, so it may lose what it has confirmed; set it to on")]
-    Forgetful(&'static str),
+    #[error("the database runs with {0} = {1}, so it may lose what it has confirmed; set it to on")]
+    Forgetful(&'static str, &'static str),
     /// Some other program's tables are there.
     #[error("the database holds tables of another program; give Countersign a database or a schema of its own")]
     Foreign,
@@ -160,10 +162,27 @@ impl Postgres {
     /// [`OpenError`] says what is wrong; after [`OpenError::Away`] another try may succeed.
     pub async fn prepare(&self) -> Result<(), OpenError> {
         let line = self.desk.lines.open().await?;
-        migrations::run(&line).await?;
+        let ran = timeout(self.desk.within, migrations::run(&line)).await;
+        let ran =
+            ran.unwrap_or_else(|_| Err(OpenError::Away("it does not answer in time; another node may be giving it its shape".into())));
+        if let Err(why) = ran {
+            // It may be in the middle of a transaction.
+            line.give_up();
+            return Err(why);
+        }
         migrations::refuse_unfinished(&line).await?;
         self.desk.lines.is_prepared();
         Ok(())
+    }
+
+    /// Whether the database has tables of ours. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub async fn is_begun(&self) -> Result<bool, OpenError> {
+        let line = self.desk.lines.open().await?;
+        let looked = timeout(self.desk.within, migrations::is_ours(&line)).await;
+        looked.unwrap_or_else(|_| Err(OpenError::Away("it does not answer in time".into())))
     }
 
     /// The same as [`Postgres::new`] and [`Postgres::prepare`].
@@ -194,6 +213,14 @@ impl Postgres {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = lanes.doors.iter().map(|door| door.max_capacity() - door.capacity()).sum();
         self.desk.counters.stats(waiting)
+    }
+
+    /// Notes something about the house that only one node may do, once. Says whether this call was the first.
+    ///
+    /// # Errors
+    /// The fault that kept it from being noted.
+    pub async fn mark_once(&self, name: &str) -> Result<bool, Fault> {
+        self.desk.mark_once(name).await
     }
 
     /// For which standbys commits wait, as the database is set; empty when for none.

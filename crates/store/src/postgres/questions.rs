@@ -12,6 +12,7 @@ use countersign_core::ports::{Health, Held, Key, Listed, Listing, Record, Swept,
 use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, NodeId, TenantId};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
@@ -49,6 +50,12 @@ impl Desk {
             Listing::Providers(tenant) => return self.of_tenant(Shelf::Providers, *tenant).await,
             Listing::Templates(tenant) => return self.of_tenant(Shelf::Templates, *tenant).await,
         };
+        // PostgreSQL keeps no text with a NUL in it, so nothing is called so, and asking would be an error.
+        if let Listing::TenantNamed(name) | Listing::ClientNamed(name) = listing
+            && name.contains('\0')
+        {
+            return Ok(Vec::new());
+        }
         let rows = self.query(&text, given.as_slice()).await?;
         rows.iter().map(|row| held(row, shelf)).collect()
     }
@@ -161,6 +168,11 @@ impl Desk {
         Ok(Health { engine, schema: migrations::KNOWN, queued: read(0)?, bytes: read(1)? })
     }
 
+    pub(super) async fn mark_once(&self, name: &str) -> Result<bool, Fault> {
+        let text = "INSERT INTO marks (name, body) VALUES ($1, '') ON CONFLICT DO NOTHING";
+        Ok(self.execute(text, &[(&name, Type::TEXT)]).await? == 1)
+    }
+
     /// A setting of the database.
     pub(super) async fn setting(&self, name: &str) -> Result<String, Fault> {
         let rows = self.query("SELECT current_setting($1)", &[(&name, Type::TEXT)]).await?;
@@ -170,22 +182,31 @@ impl Desk {
 
     async fn query(&self, text: &str, given: &[Given<'_>]) -> Result<Vec<Row>, Fault> {
         let line = self.lines.get().await?;
-        self.answer(&line, line.query_typed(text, given)).await
+        let answered = timeout(self.within, line.query_typed(text, given)).await;
+        answer(line, answered)
     }
 
     async fn execute(&self, text: &str, given: &[Given<'_>]) -> Result<u64, Fault> {
         let line = self.lines.get().await?;
-        self.answer(&line, line.execute_typed(text, given)).await
+        let answered = timeout(self.within, line.execute_typed(text, given)).await;
+        answer(line, answered)
     }
+}
 
-    async fn answer<T>(&self, line: &Line, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
-        let answered = timeout(self.within, asked).await;
-        if !matches!(answered, Ok(Ok(_))) {
-            line.give_up();
+fn answer<T>(line: Line, answered: Result<Result<T, Error>, Elapsed>) -> Result<T, Fault> {
+    match answered {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            let fault = refused(&error);
+            // A line on which something was merely wrong is as good as before.
+            if !matches!(fault, Fault::Corrupt(_)) {
+                line.give_up();
+            }
+            Err(fault)
         }
-        match answered {
-            Ok(answered) => answered.map_err(|error| refused(&error)),
-            Err(_) => Err(unavailable("the database did not answer in time")),
+        Err(_) => {
+            line.give_up();
+            Err(unavailable("the database did not answer in time"))
         }
     }
 }

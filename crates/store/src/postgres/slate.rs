@@ -4,7 +4,7 @@
 //! the end the slate tells the difference between what was read and what shall be: one write for each row, whoever touched it how
 //! often. Nothing here talks to the database.
 
-use crate::rows::{Column, Damaged, Shelf, Spot, Way, column, write_body};
+use crate::rows::{Column, Damaged, Shelf, Spot, Way, column, unavailable, write_body};
 use countersign_core::nouns::event::Event;
 use countersign_core::ports::{Change, Held, Judge, Key, Outcome, Record, Seen, Step, Version, Write};
 use countersign_core::words::id::{EventId, TenantId};
@@ -63,6 +63,17 @@ pub(super) struct Read {
     pub(super) held: Result<Held<Record>, Damaged>,
 }
 
+/// Why a row was found.
+#[derive(Debug)]
+pub(super) enum By {
+    /// It was asked for.
+    Place,
+    /// It is a factor of this person.
+    Owner([u8; 16]),
+    /// It has this name.
+    Name(Name),
+}
+
 /// One decision on its way.
 pub(super) struct Job {
     pub(super) tenant: TenantId,
@@ -70,17 +81,27 @@ pub(super) struct Job {
     keys: Vec<Key>,
     judge: Judge,
     looks: u32,
-    /// What the last try told, where it was committed and no answer came: it may have happened.
-    pub(super) doubt: Option<Vec<EventId>>,
-    /// The events of the present try.
-    tells: Vec<EventId>,
+    pub(super) fate: Fate,
+    /// The events of what its judge said last, which is also what its caller would be told.
+    last: Vec<Event>,
     /// Whether the present try changes anything.
     changes: bool,
 }
 
+/// What is known of a decision from the tries before.
+#[derive(Debug, Clone)]
+pub(super) enum Fate {
+    /// It has not happened.
+    Open,
+    /// It was committed and no answer came. If it has happened, these events are there: they were drawn for it alone.
+    Doubt(Vec<EventId>),
+    /// The same, and it told no events: nobody will ever know.
+    Lost,
+}
+
 impl Job {
     pub(super) fn new(tenant: TenantId, first: Vec<Key>, judge: Judge) -> Self {
-        Self { tenant, keys: first, judge, looks: 0, doubt: None, tells: Vec::new(), changes: false }
+        Self { tenant, keys: first, judge, looks: 0, fate: Fate::Open, last: Vec::new(), changes: false }
     }
 
     /// What must be read before its judge is asked.
@@ -88,13 +109,23 @@ impl Job {
         self.keys.iter().map(|key| want(self.tenant, *key))
     }
 
-    /// The commit of the present try was sent, and nobody knows what became of it. Says whether that can be found out later: by
-    /// the events that the try told, which nobody else tells.
-    pub(super) fn doubts(&mut self) -> bool {
+    /// The commit of the present try was sent, and nobody knows what became of it.
+    pub(super) fn doubts(&mut self) {
         if self.changes {
-            self.doubt = Some(self.tells.clone());
+            let told: Vec<_> = self.last.iter().map(|event| event.id).collect();
+            self.fate = if told.is_empty() { Fate::Lost } else { Fate::Doubt(told) };
         }
-        !self.changes || !self.tells.is_empty()
+    }
+
+    /// What its caller hears now that it has happened, with these events: what the judge said last may be something else, and what
+    /// it said before is gone.
+    pub(super) fn settled(&self, there: &[Event]) -> Result<Outcome, Fault> {
+        let is_what_was_said = there.len() == self.last.len() && self.last.iter().all(|event| there.contains(event));
+        if is_what_was_said {
+            Ok(Outcome::Done)
+        } else {
+            Err(unavailable("what was decided is durable, and what it was is not known here"))
+        }
     }
 }
 
@@ -135,6 +166,8 @@ struct Entry {
     written: bool,
     /// Whether what was written stands on its having stayed as it was read.
     leaned_on: bool,
+    /// Nobody looked whether anything was there before it was put in.
+    assumed_free: bool,
     /// It cannot be read.
     damaged: Option<Damaged>,
 }
@@ -219,17 +252,22 @@ impl Slate {
     }
 
     /// Notes a row that was found. What was known of it before stands: it may have been written to since.
-    pub(super) fn found(&mut self, row: Read, of: Option<[u8; 16]>) {
+    pub(super) fn found(&mut self, row: Read, by: By) {
         let Read { place, kept, held } = row;
         let tenant = place.tenant;
-        if let Some(owner) = of {
-            self.factors.entry((tenant, owner)).or_default().insert(place.spot.id);
-            self.factors_read.entry((tenant, owner)).or_default().insert(place.spot.id);
+        match by {
+            By::Place => {}
+            By::Owner(owner) => {
+                self.factors.entry((tenant, owner)).or_default().insert(place.spot.id);
+                self.factors_read.entry((tenant, owner)).or_default().insert(place.spot.id);
+            }
+            // Also where the row cannot be read: it has the name all the same. What a decision before has renamed stays so.
+            By::Name(name) => drop(self.names.entry(name).or_insert(Some(place))),
         }
         if let Ok(Held { noun, .. }) = &held
             && let Some(name) = name_of(tenant, noun)
         {
-            self.names.insert(name, Some(place));
+            self.names.entry(name).or_insert(Some(place));
         }
         let entry = self.rows.entry(place).or_default();
         if entry.kept.is_none() && !entry.written {
@@ -247,8 +285,18 @@ impl Slate {
             Ok(change) => change,
             Err(decided) => return decided,
         };
+        // The commit of an earlier try may still come through. What tells the same events cannot happen beside it; anything else
+        // could, and its caller would have heard only half.
+        if let Fate::Doubt(events) = &job.fate
+            && !events.iter().all(|id| change.events.iter().any(|event| event.id == *id))
+        {
+            return Decided::Answer(Err(unavailable("the database gave no answer, and what became of the change is not known")));
+        }
+        let missing = self.missing(job.tenant, &change);
+        if !missing.is_empty() {
+            return Decided::Missing(missing);
+        }
         job.changes = !change.writes.is_empty() || !change.events.is_empty();
-        job.tells = change.events.iter().map(|event| event.id).collect();
         let mut undo = Vec::with_capacity(change.writes.len() * 2);
         let applied = self.apply(job, change, &mut undo);
         let Err(unfit) = applied else { return Decided::Answer(Ok(Outcome::Done)) };
@@ -268,9 +316,30 @@ impl Slate {
     /// What the judge of `job` will want to see, as far as it can be told before its turn has come.
     pub(super) fn foresee(&self, job: &mut Job) -> Vec<Want> {
         match self.ask(job) {
+            Ok(change) => self.missing(job.tenant, &change),
             Err(Decided::Missing(wants)) => wants,
-            Ok(_) | Err(Decided::Answer(_)) => Vec::new(),
+            Err(Decided::Answer(_)) => Vec::new(),
         }
+    }
+
+    /// What must be read before `change` can happen here.
+    fn missing(&self, tenant: TenantId, change: &Change) -> Vec<Want> {
+        let mut wants = Vec::new();
+        for write in &change.writes {
+            let (place, name) = match write {
+                Write::Insert(record) => {
+                    let place = Place { tenant, spot: Spot::of(tenant, record) };
+                    (self.careful.then_some(place), name_of(tenant, record))
+                }
+                Write::Replace(record, _) => (Some(Place { tenant, spot: Spot::of(tenant, record) }), None),
+                Write::Remove(key, _) => match Way::of(tenant, *key) {
+                    Way::Spot(spot) => (Some(Place { tenant, spot }), None),
+                    Way::Named(_) | Way::Of(_) => (None, None),
+                },
+            };
+            wants.extend(place.map(Want::Row).into_iter().chain(name.map(Want::Named)).filter(|want| !self.has(want)));
+        }
+        wants
     }
 
     fn ask(&self, job: &mut Job) -> Result<Change, Decided> {
@@ -285,7 +354,10 @@ impl Slate {
             // A judge that panics is a bug of one rule, and no reason to leave its neighbours without an answer.
             let step = catch_unwind(AssertUnwindSafe(|| (job.judge)(&mut seen)));
             match step {
-                Ok(Step::Write(change)) => return Ok(change),
+                Ok(Step::Write(change)) => {
+                    job.last.clone_from(&change.events);
+                    return Ok(change);
+                }
                 Ok(Step::Look(_)) if job.looks >= LOOKS => {
                     let why = "a rule asks to see more and more, and decides nothing";
                     return Err(Decided::Answer(Err(Fault::Corrupt(why.into()))));
@@ -458,7 +530,8 @@ impl Slate {
             }
         }
         let (kept, leaned_on) = before.as_ref().map_or((None, false), |it| (it.kept, it.leaned_on));
-        self.rows.insert(place, Entry { kept, now, written: true, leaned_on, damaged: None });
+        let assumed_free = before.as_ref().is_none_or(|it| it.assumed_free);
+        self.rows.insert(place, Entry { kept, now, written: true, leaned_on, assumed_free, damaged: None });
         undo.push(Undo::Row(place, before.map(Box::new)));
     }
 
@@ -474,7 +547,10 @@ impl Slate {
 
     /// What is to be written: for each table in its order, and in each table in the order of the keys, so that two batches never
     /// wait for each other in a circle.
-    pub(super) fn difference(self, borns: impl Fn() -> i64) -> Result<Difference, Damaged> {
+    ///
+    /// # Errors
+    /// [`NoDifference`].
+    pub(super) fn difference(self, borns: impl Fn() -> i64) -> Result<Difference, NoDifference> {
         let mut difference = Difference { shelves: BTreeMap::new(), lists: self.lists, events: self.events };
         let mut rows: Vec<_> = self.rows.into_iter().filter(|(_, entry)| entry.written || entry.leaned_on).collect();
         rows.sort_unstable_by_key(|(place, _)| (place.spot.shelf, place.tenant, place.spot.id));
@@ -490,12 +566,29 @@ impl Slate {
                     shelf.changed.push((Row::new(place, &held, born)?, kept));
                 }
                 (None, Some(held)) => shelf.new.push(Row::new(place, &held, borns())?),
+                // What was put in and taken out again would not meet what may be there.
+                (None, None) if entry.assumed_free => return Err(NoDifference::Assumed),
                 (None, None) => {}
             }
         }
         difference.shelves.retain(|_, shelf| !shelf.is_empty());
         difference.events.sort_unstable_by_key(|(tenant, id, _)| (*tenant, *id));
         Ok(difference)
+    }
+}
+
+/// Why there is nothing to be written.
+#[derive(Debug)]
+pub(super) enum NoDifference {
+    /// A record cannot be written.
+    Damaged(Damaged),
+    /// It stands on a place being free where nobody has looked.
+    Assumed,
+}
+
+impl From<Damaged> for NoDifference {
+    fn from(it: Damaged) -> Self {
+        Self::Damaged(it)
     }
 }
 

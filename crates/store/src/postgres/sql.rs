@@ -3,10 +3,10 @@
 //! Owns all SQL on the way of a request. Every statement carries many rows as arrays, and none is prepared by name: a pooler
 //! between us and the database may hand each transaction to another of its connections.
 
-use super::slate::{Difference, Kept, Name, NameText, Place, Read, Row, ShelfWrites, Want};
+use super::slate::{By, Difference, Kept, Name, NameText, Place, Read, Row, ShelfWrites, Want};
 use crate::rows::{Column, Shelf, Spot};
-use countersign_core::words::id::TenantId;
-use std::collections::HashMap;
+use countersign_core::words::id::{EventId, TenantId};
+use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -97,8 +97,8 @@ fn of(shelf: Shelf) -> &'static Texts {
 
 // ------------------------------------------------------------------------------------------------------------------ reads
 
-/// A row that was found, and whose factor it is, where that is why it was looked for.
-pub(super) type FoundRow = (Read, Option<[u8; 16]>);
+/// A row that was found, and why.
+pub(super) type FoundRow = (Read, By);
 
 /// Reads all of `wants`, with one statement for each table and way, all of them on their way at once.
 pub(super) async fn read(client: &Client, wants: &[Want]) -> Result<Vec<FoundRow>, Error> {
@@ -129,7 +129,7 @@ async fn read_rows(client: &Client, shelf: Shelf, places: Vec<&Place>) -> Result
     let tenants = uuids(places.iter().map(|it| it.tenant.as_bytes()));
     let ids = uuids(places.iter().map(|it| &it.spot.id));
     let rows = client.query_typed(&of(shelf).read, &[(&tenants, Type::UUID_ARRAY), (&ids, Type::UUID_ARRAY)]).await?;
-    rows.iter().map(|row| Ok((row_at(row, shelf)?, None))).collect()
+    rows.iter().map(|row| Ok((row_at(row, shelf)?, By::Place))).collect()
 }
 
 async fn read_named(client: &Client, shelf: Shelf, names: Vec<&Name>) -> Result<Vec<FoundRow>, Error> {
@@ -146,7 +146,7 @@ async fn read_named(client: &Client, shelf: Shelf, names: Vec<&Name>) -> Result<
         NameText::Text(_) => None,
     }));
     let called: (&(dyn ToSql + Sync), Type) = if ids.is_empty() { (&texts, Type::TEXT_ARRAY) } else { (&ids, Type::UUID_ARRAY) };
-    let select = format!("SELECT t.tenant, t.id, t.version, t.born, t.body FROM {table} t");
+    let select = format!("SELECT t.tenant, t.id, t.version, t.born, t.body, t.{name} FROM {table} t");
     let within: Option<Vec<Uuid>> = names.iter().map(|it| it.tenant.map(|tenant| uuid(tenant.as_bytes()))).collect();
     let rows = match &within {
         Some(tenants) => {
@@ -155,7 +155,13 @@ async fn read_named(client: &Client, shelf: Shelf, names: Vec<&Name>) -> Result<
         }
         None => client.query_typed(&format!("{select} WHERE t.{name} = ANY($1)"), &[called]).await?,
     };
-    rows.iter().map(|row| Ok((row_at(row, shelf)?, None))).collect()
+    let read = |row: &Found| {
+        let read = row_at(row, shelf)?;
+        let tenant = within.is_some().then_some(read.place.tenant);
+        let text = if ids.is_empty() { NameText::Text(row.try_get(5)?) } else { NameText::Id(row.try_get::<_, Uuid>(5)?.into_bytes()) };
+        Ok((read, By::Name(Name { shelf, tenant, text })))
+    };
+    rows.iter().map(read).collect()
 }
 
 async fn read_factors(client: &Client, persons: Vec<(TenantId, [u8; 16])>) -> Result<Vec<FoundRow>, Error> {
@@ -164,7 +170,7 @@ async fn read_factors(client: &Client, persons: Vec<(TenantId, [u8; 16])>) -> Re
     let text = "SELECT t.tenant, t.id, t.version, t.born, t.body, t.owner FROM unnest($1, $2) AS u(tenant, owner) \
                 JOIN factors t ON t.tenant = u.tenant AND t.owner = u.owner";
     let rows = client.query_typed(text, &[(&tenants, Type::UUID_ARRAY), (&owners, Type::UUID_ARRAY)]).await?;
-    rows.iter().map(|row| Ok((row_at(row, Shelf::Factors)?, Some(row.try_get::<_, Uuid>(5)?.into_bytes())))).collect()
+    rows.iter().map(|row| Ok((row_at(row, Shelf::Factors)?, By::Owner(row.try_get::<_, Uuid>(5)?.into_bytes())))).collect()
 }
 
 /// A row that begins with `tenant, id, version, born, body`.
@@ -175,15 +181,15 @@ pub(super) fn row_at(row: &Found, shelf: Shelf) -> Result<Read, Error> {
     Ok(Read { place, kept, held: shelf.read(kept.version, row.try_get::<_, &str>(4)?.as_bytes()) })
 }
 
-/// Which of these events are there.
-pub(super) async fn events_there(client: &Client, events: &[(TenantId, [u8; 16])]) -> Result<Vec<(TenantId, [u8; 16])>, Error> {
+/// Those of these events that are there, as they were written.
+pub(super) async fn events_there(client: &Client, events: &[(TenantId, EventId)]) -> Result<Vec<(TenantId, String)>, Error> {
     let tenants = uuids(events.iter().map(|(tenant, _)| tenant.as_bytes()));
-    let ids = uuids(events.iter().map(|(_, id)| id));
-    let text = "SELECT t.tenant, t.id FROM unnest($1, $2) AS u(tenant, id) JOIN events t ON t.tenant = u.tenant AND t.id = u.id";
+    let ids = uuids(events.iter().map(|(_, id)| id.as_bytes()));
+    let text = "SELECT t.tenant, t.body FROM unnest($1, $2) AS u(tenant, id) JOIN events t ON t.tenant = u.tenant AND t.id = u.id";
     let rows = client.query_typed(text, &[(&tenants, Type::UUID_ARRAY), (&ids, Type::UUID_ARRAY)]).await?;
     let read = |row: &Found| {
         let tenant = TenantId::from_bytes(row.try_get::<_, Uuid>(0)?.into_bytes());
-        Ok((tenant, row.try_get::<_, Uuid>(1)?.into_bytes()))
+        Ok((tenant, row.try_get(1)?))
     };
     rows.iter().map(read).collect()
 }
@@ -208,14 +214,23 @@ pub(super) async fn write(client: &Client, difference: &Difference, statement_ti
     // locked in the order in which they are sent.
     let begin = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {statement_timeout_ms}; \
-         SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
+         SET LOCAL client_min_messages = warning; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
     );
     let mut asked: Vec<Asked<'_, ()>> = vec![Box::pin(async move { client.batch_execute(&begin).await })];
-    for ((tenant, user), ids) in &difference.lists {
-        asked.push(Box::pin(check_factors(client, *tenant, *user, uuids(ids.iter()))));
-    }
-    for (shelf, writes) in &difference.shelves {
-        write_shelf(client, *shelf, writes, &mut asked);
+    let mut lists = Some(&difference.lists);
+    for shelf in Shelf::ALL {
+        // Whoever changes the factors of a person locks the person first, with all others whom this batch locks.
+        if shelf == Shelf::Users && !difference.lists.is_empty() {
+            asked.push(Box::pin(lock_persons(client, difference)));
+        }
+        if shelf == Shelf::Factors {
+            for ((tenant, user), ids) in lists.take().into_iter().flatten() {
+                asked.push(Box::pin(check_factors(client, *tenant, *user, uuids(ids.iter()))));
+            }
+        }
+        if let Some(writes) = difference.shelves.get(&shelf) {
+            write_shelf(client, shelf, writes, &mut asked);
+        }
     }
     if !difference.events.is_empty() {
         asked.push(Box::pin(insert_events(client, difference)));
@@ -229,12 +244,12 @@ pub(super) async fn write(client: &Client, difference: &Difference, statement_ti
     asked.push(Box::pin(client.batch_execute("COMMIT")));
     let mut ended = all_sent(asked).await.map_err(NotWritten::Unsent)?;
     let committed = ended.pop().unwrap_or(Ok(()));
-    match ended.into_iter().find_map(Result::err) {
-        // What the database refused, the commit that followed has undone.
-        Some(error) if error.as_db_error().is_some() => Err(NotWritten::Refused(error)),
-        // The line broke: the commit may have been heard all the same.
-        Some(error) => Err(NotWritten::Unknown(error)),
-        None => committed.map_err(NotWritten::Unknown),
+    match (ended.into_iter().find_map(Result::err), committed) {
+        (None, Ok(())) => Ok(()),
+        // What was refused, the commit that followed has undone, and has said so.
+        (Some(error), Ok(())) => Err(NotWritten::Refused(error)),
+        // The line broke, or a pooler says that its own did: the commit may have been heard all the same.
+        (Some(error), Err(_)) | (None, Err(error)) => Err(NotWritten::Unknown(error)),
     }
 }
 
@@ -330,19 +345,30 @@ async fn insert_events(client: &Client, difference: &Difference) -> Result<(), E
     client.execute_typed(&all_or_nothing(rows, 4), &given).await.map(drop)
 }
 
-/// Sees to it that the factors of a person are those that were read, and stay so until the commit: whoever changes them locks the
-/// person first.
+/// Locks the persons whose factors were listed, together with all others whom this batch touches, in the order of their keys.
+async fn lock_persons(client: &Client, difference: &Difference) -> Result<(), Error> {
+    let listed = difference.lists.keys().map(|(tenant, user)| (*tenant, *user));
+    let touched = difference.shelves.get(&Shelf::Users).into_iter().flat_map(|writes| {
+        let spots = writes.kept.iter().chain(&writes.gone).map(|(place, _)| place);
+        spots.chain(writes.changed.iter().map(|(row, _)| &row.place)).map(|place| (place.tenant, place.spot.id))
+    });
+    let all: BTreeSet<_> = listed.chain(touched).collect();
+    let tenants = uuids(all.iter().map(|(tenant, _)| tenant.as_bytes()));
+    let ids = uuids(all.iter().map(|(_, id)| id));
+    let text = "SELECT 1 FROM unnest($1, $2) AS u(tenant, id) JOIN users t ON t.tenant = u.tenant AND t.id = u.id \
+                ORDER BY t.tenant, t.id FOR UPDATE OF t";
+    client.execute_typed(text, &[(&tenants, Type::UUID_ARRAY), (&ids, Type::UUID_ARRAY)]).await.map(drop)
+}
+
+/// Sees to it that the factors of a person are those that were read. They stay so until the commit, because the person is locked.
 async fn check_factors(client: &Client, tenant: TenantId, user: [u8; 16], ids: Vec<Uuid>) -> Result<(), Error> {
     let (tenant, user) = (uuid(tenant.as_bytes()), uuid(&user));
-    let lock = "SELECT 1 FROM users WHERE tenant = $1 AND id = $2 FOR UPDATE";
     let check = "SELECT 1 / (CASE WHEN count(*) = $4 AND count(*) FILTER (WHERE id = ANY($3)) = $4 THEN 1 ELSE 0 END) \
                  FROM factors WHERE tenant = $1 AND owner = $2";
     let meant = ids.len() as i64;
-    let person: [(&(dyn ToSql + Sync), Type); 2] = [(&tenant, Type::UUID), (&user, Type::UUID)];
     let given: [(&(dyn ToSql + Sync), Type); 4] =
         [(&tenant, Type::UUID), (&user, Type::UUID), (&ids, Type::UUID_ARRAY), (&meant, Type::INT8)];
-    let (locked, checked) = tokio::join!(biased; client.execute_typed(lock, &person), client.execute_typed(check, &given));
-    locked.and(checked).map(drop)
+    client.execute_typed(check, &given).await.map(drop)
 }
 
 /// The values of the column between `born` and `body`, for many rows.
@@ -398,7 +424,8 @@ async fn all_sent<T>(mut asked: Vec<Asked<'_, T>>) -> Result<Vec<Result<T, Error
         for (one, end) in asked.iter_mut().zip(&mut ended).filter(|(_, end)| end.is_none()) {
             if let Poll::Ready(done) = one.as_mut().poll(cx) {
                 match done {
-                    Err(unsent) if !sent => return Poll::Ready(Err(unsent)),
+                    // An answer that came while the others were still being sent is an answer.
+                    Err(unsent) if !sent && unsent.as_db_error().is_none() => return Poll::Ready(Err(unsent)),
                     done => *end = Some(done),
                 }
             }

@@ -25,10 +25,10 @@ impl Trouble {
             return Self::Overtaken;
         }
         match &code.code()[..2] {
-            // Connection, authorization, resources, operator, system, configuration; read-only and time-outs.
-            "08" | "28" | "53" | "57" | "58" | "F0" => Self::Away(fault_of(error)),
-            _ if [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::LOCK_NOT_AVAILABLE].contains(code) => Self::Away(fault_of(error)),
-            _ => Self::Damaged(fault_of(error)),
+            // Data, constraints, statements and limits of the program: asking again is of no use.
+            "22" | "23" | "42" | "54" => Self::Damaged(fault_of(error)),
+            // Connection, resources, operator, system, read-only, and whatever else may pass.
+            _ => Self::Away(fault_of(error)),
         }
     }
 }
