@@ -27,7 +27,7 @@ use std::time::Duration;
 /// How old the last look at the stamp may be, and so how long a change may take until it holds on another node.
 pub const FRESH: Duration = Duration::from_secs(2);
 
-/// From when on one caller looks at the stamp anew, while the others go on with the last look: under load nobody waits for it, and
+/// From when on one caller looks at the stamp anew, while the others go on with the last look: under load one waits for it, and
 /// it is asked for once and not by everybody at the same moment.
 const AHEAD: Duration = Duration::from_secs(1);
 
