@@ -79,6 +79,18 @@ pub enum Key {
     Template(TemplateId),
 }
 
+impl Key {
+    /// Whether what is there is configuration: what nodes keep copies of, and [`Store::stamp`] counts the changes of.
+    #[must_use]
+    pub fn is_configuration(self) -> bool {
+        match self {
+            Self::Tenant | Self::Client(_) | Self::Provider(_) | Self::Template(_) => true,
+            Self::User(_) | Self::UserNamed(_) | Self::Factor(_) | Self::FactorsOf(_) => false,
+            Self::Challenge(_) | Self::Delivery(_) | Self::Limit(_) => false,
+        }
+    }
+}
+
 /// One noun, whichever it is.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each variant is named after its noun")]
@@ -267,6 +279,15 @@ impl Change {
         }
     }
 
+    /// Whether it writes configuration ([`Key::is_configuration`]).
+    #[must_use]
+    pub fn configures(&self) -> bool {
+        self.writes.iter().any(|write| match write {
+            Write::Insert(record) | Write::Replace(record, _) => record.key().is_configuration(),
+            Write::Remove(key, _) => key.is_configuration(),
+        })
+    }
+
     /// Adds what it means.
     #[must_use]
     pub fn tell(mut self, event: Event) -> Self {
@@ -372,6 +393,11 @@ pub trait Store: Send + Sync {
 
     /// Reads a list.
     fn list(&self, listing: Listing) -> Pending<'_, Result<Vec<Listed>, Fault>>;
+
+    /// The stamp of the configuration, one for the whole house: a number that grows in the transaction of every change that writes a
+    /// tenant, a client, a provider or a template, whichever node makes it, and with nothing else. What is read after the stamp is
+    /// at least as new as the stamp, so a copy that was read after it is good for as long as the stamp is the same.
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>>;
 
     /// The factors of a person, oldest first.
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>>;

@@ -58,6 +58,7 @@ pub async fn holds(store: Arc<dyn Store>) {
     retention_is_bounded_and_comes_to_an_end(&world).await;
     failures_are_kept_by_retention(&world).await;
     a_turn_is_one_nodes_until_it_is_over(&world).await;
+    the_stamp_grows_with_every_change_of_configuration_and_with_nothing_else(&world).await;
     factors_that_were_counted_are_still_so_when_one_is_added(&world).await;
     the_store_says_how_it_is(&world).await;
 }
@@ -834,6 +835,82 @@ async fn a_turn_is_one_nodes_until_it_is_over(world: &World) {
     assert!(!take(other, 60, 120).await.expect("the store works"), "it was prolonged");
     assert!(take(other, 90, 150).await.expect("the store works"), "it was over");
     assert!(!take(one, 91, 151).await.expect("the store works"));
+}
+
+async fn the_stamp_grows_with_every_change_of_configuration_and_with_nothing_else(world: &Arc<World>) {
+    let stamp = async || world.store.stamp().await.expect("the store works");
+    let tenant = world.tenant_id();
+    let (client, provider) = (world.client("stamped"), world.provider("stamped"));
+    let configuration = [
+        Record::Tenant(world.tenant(tenant, "stamped")),
+        Record::Client(client.clone()),
+        Record::Provider(provider.clone()),
+        Record::Template(world.template(Realm::Tenant, "stamped")),
+    ];
+    let mut last = stamp().await;
+    for record in configuration {
+        let key = record.key();
+        let steps = [
+            ("put in", Change::none().insert(record.clone())),
+            ("replaced", Change::none().replace(record.clone(), 1).tell(world.event(0))),
+            ("taken out", Change::none().remove(key, 2)),
+            ("put in again", Change::none().insert(Record::Limit(world.failures())).insert(record)),
+        ];
+        for (what, change) in steps {
+            assert_eq!(world.write(tenant, change).await.expect("the store works"), Outcome::Done);
+            let now = stamp().await;
+            assert!(now > last, "{key:?} was {what}: {last}, then {now}");
+            last = now;
+        }
+    }
+
+    let user = world.user(world.fingerprint());
+    let others = [
+        Record::Factor(world.factor(user.id, "phone", 0)),
+        Record::User(user),
+        Record::Challenge(world.challenge(0)),
+        Record::Delivery(world.delivery(0, 0)),
+        Record::Limit(world.sends(0)),
+    ];
+    for record in others {
+        let key = record.key();
+        world.put(tenant, [record.clone()]).await;
+        // A judge that has looked at configuration writes none.
+        let change = Change::none().replace(record, 1).tell(world.event(0));
+        let judge = Box::new(move |_: &mut Seen| Step::Write(change.clone()));
+        let decided = world.store.decide(tenant, vec![Key::Tenant, Key::Client(client.id)], judge).await;
+        assert_eq!(decided.expect("the store works"), Outcome::Done);
+        assert_eq!(world.write(tenant, Change::none().remove(key, 2)).await.expect("the store works"), Outcome::Done);
+    }
+    let none = world.write(tenant, Change::none()).await.expect("the store works");
+    let taken = world.write(tenant, Change::none().insert(Record::Provider(world.provider("stamped")))).await.expect("the store works");
+    let stale = world.write(tenant, Change::none().replace(Record::Provider(provider), 7)).await;
+    assert!(matches!((none, taken, stale), (Outcome::Done, Outcome::Taken, Err(Fault::Contended))));
+    world.sweep(tenant, at(0), at(0)).await;
+    world.store.health().await.expect("the store works");
+    assert_eq!(stamp().await, last, "nothing of that was configuration");
+
+    // Whoever finds the same stamp before and after has read everything that had been answered by then.
+    let answered = Arc::new(AtomicUsize::new(1));
+    let (shared, counted, id) = (world.clone(), answered.clone(), client.id);
+    let changing = tokio::spawn(async move {
+        for version in 1..=100 {
+            let change = Change::none().replace(Record::Client(client.clone()), version);
+            assert_eq!(shared.write(tenant, change).await.expect("the store works"), Outcome::Done);
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    while !changing.is_finished() {
+        let before = stamp().await;
+        let (_, read) = world.found(tenant, Key::Client(id)).await.expect("it is there");
+        let answered = answered.load(Ordering::SeqCst);
+        if stamp().await == before {
+            assert!(read >= answered.try_into().expect("few"), "read {read} under a stamp that had seen {answered}");
+        }
+        // On one thread the two take turns.
+        tokio::task::yield_now().await;
+    }
+    changing.await.expect("no task panics");
 }
 
 /// Many add a factor for one person at once, each only when it sees fewer than three.

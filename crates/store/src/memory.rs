@@ -12,12 +12,15 @@ use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, NodeId, Tena
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::time::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// Everything, in memory.
 #[derive(Debug, Default)]
 pub struct Memory {
     tenants: Mutex<Tenants>,
+    /// Counted while the tenants are held.
+    stamp: AtomicI64,
     turns: Mutex<BTreeMap<&'static str, (NodeId, Timestamp)>>,
 }
 
@@ -127,7 +130,7 @@ fn apply(tenants: &mut Tenants, tenant: TenantId, change: Change, seen: &[Key]) 
 /// How often a judge is asked again before the store gives up.
 const TRIES: usize = 8;
 
-fn decide(tenants: &mut Tenants, tenant: TenantId, mut keys: Vec<Key>, judge: &mut Judge) -> Result<Outcome, Fault> {
+fn decide(tenants: &mut Tenants, stamp: &AtomicI64, tenant: TenantId, mut keys: Vec<Key>, judge: &mut Judge) -> Result<Outcome, Fault> {
     for _ in 0..TRIES {
         let look = |key: Key| tenants.get(&tenant).map(|rows| rows.find(key)).unwrap_or_default();
         let mut seen = Seen::default();
@@ -141,8 +144,12 @@ fn decide(tenants: &mut Tenants, tenant: TenantId, mut keys: Vec<Key>, judge: &m
                 }
             }
         };
+        let counts = i64::from(change.configures());
         match apply(tenants, tenant, change, &keys) {
-            Ok(()) => return Ok(Outcome::Done),
+            Ok(()) => {
+                stamp.fetch_add(counts, Ordering::SeqCst);
+                return Ok(Outcome::Done);
+            }
             Err(Not::Taken) => return Ok(Outcome::Taken),
             Err(Not::Stale) => {}
         }
@@ -185,6 +192,11 @@ impl Store for Memory {
         ready(Ok(found))
     }
 
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        let _tenants = self.tenants();
+        ready(Ok(self.stamp.load(Ordering::SeqCst)))
+    }
+
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
         let found = self.tenants().get(&tenant).map(|rows| rows.find(Key::FactorsOf(user))).unwrap_or_default();
         let factors = found.into_iter().filter_map(|held| match held.noun {
@@ -203,7 +215,7 @@ impl Store for Memory {
     }
 
     fn decide(&self, tenant: TenantId, first: Vec<Key>, mut judge: Judge) -> Pending<'static, Result<Outcome, Fault>> {
-        ready(decide(&mut self.tenants(), tenant, first, &mut judge))
+        ready(decide(&mut self.tenants(), &self.stamp, tenant, first, &mut judge))
     }
 
     fn due(&self, now: Timestamp, most: u32) -> Pending<'_, Result<Vec<(TenantId, DeliveryId)>, Fault>> {

@@ -69,6 +69,14 @@ impl Shelf {
         }
     }
 
+    /// Whether a change of this table is one that the stamp counts, as `Key::is_configuration` says it of keys.
+    pub(crate) const fn is_configuration(self) -> bool {
+        match self {
+            Self::Tenants | Self::Clients | Self::Providers | Self::Templates => true,
+            Self::Users | Self::Factors | Self::Challenges | Self::Deliveries | Self::Limits => false,
+        }
+    }
+
     /// The noun that a row of this table holds.
     pub(crate) fn read(self, version: Version, body: &[u8]) -> Result<Held<Record>, Damaged> {
         let noun = match self {

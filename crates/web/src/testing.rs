@@ -22,7 +22,7 @@ use countersign_core::words::wording::{Message, Values, Wording};
 use countersign_core::{Core, Neighbours, Scope};
 use http_body_util::BodyExt;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tower::ServiceExt;
@@ -31,6 +31,7 @@ use tower::ServiceExt;
 #[derive(Default)]
 pub(crate) struct Memory {
     kept: Mutex<Vec<(TenantId, Record)>>,
+    stamp: AtomicI64,
     /// Whether it is to say that it is away.
     pub away: AtomicBool,
     /// How often it was asked how it is.
@@ -76,6 +77,10 @@ impl Store for Memory {
         Box::pin(async move { self.present().map(|()| found) })
     }
 
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        Box::pin(async { self.present().map(|()| self.stamp.load(Ordering::SeqCst)) })
+    }
+
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
         let mut seen = Seen::default();
         seen.note(Key::FactorsOf(user), self.found(tenant, Key::FactorsOf(user)));
@@ -98,6 +103,7 @@ impl Store for Memory {
                 }
             };
             let mut kept = self.kept.lock().expect("no panics");
+            self.stamp.fetch_add(i64::from(change.configures()), Ordering::SeqCst);
             for write in change.writes {
                 match write {
                     Write::Insert(record) => kept.push((tenant, record)),

@@ -1,7 +1,9 @@
 //! What the house knows of its tenants and clients without asking again: policy, keys, routes, providers, words.
 //!
-//! Everything here is a copy that is at most [`FRESH`] old, so that a change made on any node, or by a command, holds
-//! everywhere within seconds, and no request pays for reading it.
+//! Everything here is a copy. The store has one stamp for all of it, which grows with every change ([`Store::stamp`](crate::ports::Store::stamp)); a copy bears
+//! the stamp that was known before it was read, and is good while the stamp is the same. The stamp is looked at when the last look
+//! is [`FRESH`] old, so that a change made on any node, or by a command, holds everywhere within seconds; and however many tenants
+//! are at work, what nobody changed is not read again.
 
 use super::{Core, Scope};
 use crate::nouns::client::Client;
@@ -19,11 +21,19 @@ use crate::words::wording::Wording;
 use quick_cache::{UnitWeighter, sync::Cache};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// How old a copy may be.
+/// How old the last look at the stamp may be, and so how long a change may take until it holds on another node.
 pub const FRESH: Duration = Duration::from_secs(2);
+
+/// From when on one caller looks at the stamp anew, while the others go on with the last look: under load one waits for it, and
+/// it is asked for once and not by everybody at the same moment.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// How old a copy may be, whatever the stamp says. An older program that still runs beside this one changes tenants without counting;
+/// and a database that was set back, or that lost its last changes with its primary, counts up to the same number again.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Tenants and clients that are remembered at a time; the least used are forgotten first.
 const TENANTS: u64 = 20_000;
@@ -93,25 +103,58 @@ impl Built {
     }
 }
 
-/// What was read, and when; nothing, when there was nothing.
-type Copy<T> = (Timestamp, Option<T>);
+/// What was found at a look.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// When it began.
+    at: Timestamp,
+    stamp: i64,
+}
 
-/// A copy from the future is none: the clock was set back, and nobody knows how old it is.
-fn is_fresh(read_at: Timestamp, now: Timestamp) -> bool {
-    read_at <= now && now.since(read_at) < FRESH
+impl Look {
+    /// A look from the future is none: the clock was set back, and nobody knows how old it is.
+    fn is_younger_than(&self, span: Duration, now: Timestamp) -> bool {
+        self.at <= now && now.since(self.at) < span
+    }
+}
+
+/// What was read, and the stamp that was known before; nothing, when there was nothing.
+#[derive(Debug, Clone)]
+struct Copied<T> {
+    read: Look,
+    what: Option<T>,
+}
+
+impl<T> Copied<T> {
+    /// `present` is a look at the stamp that still holds.
+    fn is_good(&self, present: &Look) -> bool {
+        self.read.stamp == present.stamp && self.read.is_younger_than(LONGEST, present.at)
+    }
+}
+
+/// The looks at the stamp.
+#[derive(Debug, Default)]
+struct Looks {
+    last: Option<Look>,
+    /// Whether somebody looks already, while the last look still holds.
+    is_anew: bool,
+    /// How often everything was forgotten. A look that began before that tells nothing about after it.
+    forgotten: u64,
 }
 
 /// The copies.
 pub(crate) struct Knows {
-    tenants: Cache<TenantId, Copy<Arc<Standing>>>,
-    clients: Cache<(TenantId, ClientId), Copy<Arc<Client>>>,
-    named: Cache<String, Copy<(TenantId, ClientId)>>,
+    looks: Mutex<Looks>,
+    tenants: Cache<TenantId, Copied<Arc<Standing>>>,
+    clients: Cache<(TenantId, ClientId), Copied<Arc<Client>>>,
+    named: Cache<String, Copied<(TenantId, ClientId)>>,
 }
 
 impl Default for Knows {
     fn default() -> Self {
         // Room is made as it is needed: most houses have one tenant.
         Self {
+            looks: Mutex::default(),
             tenants: Cache::with_weighter(16, TENANTS, UnitWeighter),
             clients: Cache::with_weighter(16, CLIENTS, UnitWeighter),
             named: Cache::with_weighter(16, CLIENTS, UnitWeighter),
@@ -122,50 +165,57 @@ impl Default for Knows {
 impl Knows {
     /// Forgets everything: the next look is at the store. For the node on which an administrator made the change.
     pub(crate) fn forget(&self) {
+        let mut looks = self.looks();
+        *looks = Looks { forgotten: looks.forgotten + 1, ..Looks::default() };
+        drop(looks);
         self.tenants.clear();
         self.clients.clear();
         self.named.clear();
     }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().expect("nobody panics while holding it")
+    }
 }
 
 impl Core {
-    /// The tenant, as of at most [`FRESH`] ago.
+    /// The tenant, with every change that is older than [`FRESH`].
     ///
     /// # Errors
     /// A fault of the store, or keys that the master key does not open.
     pub async fn standing(&self, id: TenantId) -> Result<Option<Arc<Standing>>, Fault> {
-        let now = self.now();
+        let present = self.present().await?;
         let before = self.0.knows.tenants.get(&id);
-        if let Some((read_at, known)) = &before
-            && is_fresh(*read_at, now)
+        if let Some(copied) = &before
+            && copied.is_good(&present)
         {
-            return Ok(known.clone());
+            return Ok(copied.what.clone());
         }
-        let known = match self.store().find(id, Key::Tenant).await?.map(|held| held.noun) {
-            Some(Record::Tenant(tenant)) => Some(Arc::new(self.build(tenant, before.and_then(|(_, known)| known)).await?)),
+        let what = match self.store().find(id, Key::Tenant).await?.map(|held| held.noun) {
+            Some(Record::Tenant(tenant)) => Some(Arc::new(self.build(tenant, before.and_then(|it| it.what)).await?)),
             _ => None,
         };
-        self.0.knows.tenants.insert(id, (now, known.clone()));
-        Ok(known)
+        self.0.knows.tenants.insert(id, Copied { read: present, what: what.clone() });
+        Ok(what)
     }
 
-    /// The client, as of at most [`FRESH`] ago.
+    /// The client, with every change that is older than [`FRESH`].
     ///
     /// # Errors
     /// A fault of the store.
     pub async fn client(&self, tenant: TenantId, id: ClientId) -> Result<Option<Arc<Client>>, Fault> {
-        let now = self.now();
-        if let Some((read_at, known)) = self.0.knows.clients.get(&(tenant, id))
-            && is_fresh(read_at, now)
+        let present = self.present().await?;
+        if let Some(copied) = self.0.knows.clients.get(&(tenant, id))
+            && copied.is_good(&present)
         {
-            return Ok(known);
+            return Ok(copied.what);
         }
-        let known = match self.store().find(tenant, Key::Client(id)).await?.map(|held| held.noun) {
+        let what = match self.store().find(tenant, Key::Client(id)).await?.map(|held| held.noun) {
             Some(Record::Client(client)) => Some(Arc::new(client)),
             _ => None,
         };
-        self.0.knows.clients.insert((tenant, id), (now, known.clone()));
-        Ok(known)
+        self.0.knows.clients.insert((tenant, id), Copied { read: present, what: what.clone() });
+        Ok(what)
     }
 
     /// The client that calls itself `client_id`, if `secret` is one of its secrets. Whether it is the id or the secret that is
@@ -183,21 +233,51 @@ impl Core {
     }
 
     async fn client_named(&self, client_id: &str) -> Result<Option<(TenantId, ClientId)>, Fault> {
-        let now = self.now();
-        if let Some((read_at, known)) = self.0.knows.named.get(client_id)
-            && is_fresh(read_at, now)
-        {
-            return Ok(known);
-        }
         if client_id.len() > 128 {
             return Ok(None);
         }
-        let known = self.store().list(Listing::ClientNamed(client_id.to_owned())).await?.pop().and_then(|it| match it.held.noun {
+        let present = self.present().await?;
+        if let Some(copied) = self.0.knows.named.get(client_id)
+            && copied.is_good(&present)
+        {
+            return Ok(copied.what);
+        }
+        let what = self.store().list(Listing::ClientNamed(client_id.to_owned())).await?.pop().and_then(|it| match it.held.noun {
             Record::Client(client) => Some((it.tenant, client.id)),
             _ => None,
         });
-        self.0.knows.named.insert(client_id.to_owned(), (now, known));
-        Ok(known)
+        self.0.knows.named.insert(client_id.to_owned(), Copied { read: present, what });
+        Ok(what)
+    }
+
+    /// A look at the stamp that is younger than [`FRESH`].
+    async fn present(&self) -> Result<Look, Fault> {
+        let now = self.now();
+        let (last, forgotten) = {
+            let mut looks = self.0.knows.looks();
+            let last = looks.last.filter(|it| it.is_younger_than(FRESH, now));
+            if let Some(last) = last
+                && (looks.is_anew || last.is_younger_than(AHEAD, now))
+            {
+                return Ok(last);
+            }
+            looks.is_anew = true;
+            (last, looks.forgotten)
+        };
+        let look = match (self.store().stamp().await, last) {
+            (Ok(stamp), _) => Look { at: now, stamp },
+            (Err(_), Some(last)) if last.is_younger_than(FRESH, self.now()) => return Ok(last),
+            (Err(fault), _) => return Err(fault),
+        };
+        let mut looks = self.0.knows.looks();
+        // Of two that looked at the same time, the one that began later has seen more; unless it was later by a clock that has
+        // been set back since.
+        let is_seen = looks.last.is_some_and(|it| look.at < it.at && it.at <= self.now());
+        if looks.forgotten == forgotten && !is_seen {
+            looks.last = Some(look);
+            looks.is_anew = false;
+        }
+        Ok(look)
     }
 
     /// The key that signs the tenant's access tokens (PKCS#8, ES256).

@@ -281,7 +281,7 @@ fn a_backup_is_for_its_owner_only_and_takes_no_place_unless_it_is_told_to() {
     let file = place.folder.path().join("house.backup");
     let written = fs::read(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!((&told["bytes"], &told["tenants"], &told["schema"]), (&json!(written.len()), &json!(1), &json!(2)), "{told}");
+    assert_eq!((&told["bytes"], &told["tenants"], &told["schema"]), (&json!(written.len()), &json!(1), &json!(3)), "{told}");
     assert_eq!(names(place.folder.path()), sorted([&before[..], &["house.backup".to_owned()]].concat()), "nothing else is left");
     let text = String::from_utf8_lossy(&written);
     assert!(text.starts_with("countersign-backup 1\n{") && !text.contains("SQLite") && !text.contains("Demo"));
@@ -380,7 +380,7 @@ fn a_newer_schema_another_database_and_other_keys_are_refused_by_restore() {
     place.command(&["backup", "house.backup"]);
     let there = elsewhere(&place, "backup-newer-there");
     for (change, words) in [
-        ("INSERT INTO migrations VALUES (99, x'00')", &["schema version 99", "versions up to 2", "made by version 0."][..]),
+        ("INSERT INTO migrations VALUES (99, x'00')", &["schema version 99", "versions up to 3", "made by version 0."][..]),
         ("PRAGMA application_id = 7", &["no database of Countersign"]),
         ("UPDATE tenants SET body = json_set(body, '$.keys', json('[]'))", &["does not open 1 of 1 tenants: demo"]),
         (

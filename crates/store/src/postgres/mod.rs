@@ -262,6 +262,10 @@ impl Store for Postgres {
         Box::pin(async move { self.desk.list(&listing).await })
     }
 
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        Box::pin(self.desk.stamp())
+    }
+
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
         Box::pin(async move {
             let found = self.desk.find(tenant, Key::FactorsOf(user)).await?;

@@ -60,6 +60,12 @@ impl Desk {
         rows.iter().map(|row| held(row, shelf)).collect()
     }
 
+    pub(super) async fn stamp(&self) -> Result<i64, Fault> {
+        let rows = self.query("SELECT changes FROM configuration", &[]).await?;
+        let row = rows.first().ok_or_else(|| Fault::Corrupt("the stamp of the configuration is gone".into()))?;
+        row.try_get(0).map_err(|error| refused(&error))
+    }
+
     async fn of_tenant(&self, shelf: Shelf, tenant: TenantId) -> Result<Vec<Listed>, Fault> {
         let text = format!("SELECT tenant, id, version, born, body FROM {} WHERE tenant = $1 ORDER BY id", shelf.table());
         let rows = self.query(&text, &[(&uuid(tenant.as_bytes()), Type::UUID)]).await?;

@@ -648,7 +648,11 @@ pub(super) struct ShelfWrites {
 
 impl ShelfWrites {
     fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.gone.is_empty() && self.changed.is_empty() && self.new.is_empty()
+        self.kept.is_empty() && !self.writes()
+    }
+
+    fn writes(&self) -> bool {
+        !(self.gone.is_empty() && self.changed.is_empty() && self.new.is_empty())
     }
 }
 
@@ -663,7 +667,11 @@ pub(super) struct Difference {
 impl Difference {
     /// Whether nothing is written: what was read need then not be looked at again.
     pub(super) fn is_empty(&self) -> bool {
-        let writes = |shelf: &ShelfWrites| !(shelf.gone.is_empty() && shelf.changed.is_empty() && shelf.new.is_empty());
-        self.events.is_empty() && !self.shelves.values().any(writes)
+        self.events.is_empty() && !self.shelves.values().any(ShelfWrites::writes)
+    }
+
+    /// Whether the stamp has to grow with it.
+    pub(super) fn configures(&self) -> bool {
+        self.shelves.iter().any(|(shelf, writes)| shelf.is_configuration() && writes.writes())
     }
 }

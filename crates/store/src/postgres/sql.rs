@@ -238,6 +238,11 @@ pub(super) async fn write(client: &Client, difference: &Difference, statement_ti
     if difference.is_empty() {
         asked.push(Box::pin(client.batch_execute("UPDATE pulse SET beats = beats + 1")));
     }
+    if difference.configures() {
+        // All changes of configuration wait for each other here, so it comes last: this lock is held shortest, and whoever waits for
+        // it holds nothing that its holder still needs.
+        asked.push(Box::pin(client.batch_execute("UPDATE configuration SET changes = changes + 1")));
+    }
     // A commit that waits for a standby must not be cut short: the database would call it done without the standby. Two messages,
     // because after an error the rest of a message is not read, and the commit is what ends the transaction.
     asked.push(Box::pin(client.batch_execute("SET LOCAL statement_timeout = 0")));

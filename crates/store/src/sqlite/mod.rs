@@ -249,6 +249,10 @@ impl Store for Sqlite {
         self.read(move |reader| reader.list(&listing))
     }
 
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        self.read(|reader| reader.stamp())
+    }
+
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
         self.read(move |reader| {
             let found = reader.reads.find(tenant, Way::Of(*user.as_bytes()), |_| {})?;

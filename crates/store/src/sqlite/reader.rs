@@ -74,6 +74,10 @@ impl Reader<'_> {
         self.each(sql, (now.as_millis(), most), |row| Ok((tenant_at(row, 0)?, DeliveryId::from_bytes(row.get(1)?))))
     }
 
+    pub(super) fn stamp(&mut self) -> Result<i64, Trouble> {
+        Ok(self.connection.prepare_cached("SELECT changes FROM configuration")?.query_row((), |row| row.get(0))?)
+    }
+
     pub(super) fn queued(&mut self) -> Result<u64, Trouble> {
         let count: i64 =
             self.connection.prepare_cached("SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL")?.query_row((), |row| row.get(0))?;

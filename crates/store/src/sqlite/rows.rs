@@ -104,7 +104,10 @@ pub(super) struct Writes<'c> {
     remove: [Statement<'c>; 9],
     event: Statement<'c>,
     events: Statement<'c>,
+    stamp: Statement<'c>,
     body: Vec<u8>,
+    /// Whether this transaction wrote configuration, and the stamp has to grow.
+    configures: bool,
     /// Events of this transaction that are not written yet, and their bodies one after the other.
     told: Vec<(TenantId, EventId, usize)>,
     told_bodies: Vec<u8>,
@@ -142,7 +145,9 @@ impl<'c> Writes<'c> {
             event: connection.prepare("INSERT INTO events (tenant, id, body) VALUES (?, ?, ?)")?,
             events: connection
                 .prepare(&format!("INSERT INTO events (tenant, id, body) VALUES (?, ?, ?){}", ", (?, ?, ?)".repeat(TOGETHER - 1)))?,
+            stamp: connection.prepare("UPDATE configuration SET changes = changes + 1")?,
             body: Vec::with_capacity(1024),
+            configures: false,
             told: Vec::with_capacity(512),
             told_bodies: Vec::with_capacity(64 << 10),
         })
@@ -158,7 +163,8 @@ impl<'c> Writes<'c> {
         statement.raw_bind_parameter(2, id)?;
         statement.raw_bind_parameter(3, Json(&self.body))?;
         bind_column(statement, 4, record)?;
-        Ok(statement.raw_execute()? == 1)
+        let done = statement.raw_execute()? == 1;
+        Ok(self.written(shelf, done))
     }
 
     /// Puts `record` in the place of the version that was shown; says whether its new unique names were free.
@@ -172,7 +178,8 @@ impl<'c> Writes<'c> {
         if matches!(shown.spot.shelf.column(), Some((_, true))) {
             bind_column(statement, 4, record)?;
         }
-        Ok(statement.raw_execute()? == 1)
+        let done = statement.raw_execute()? == 1;
+        Ok(self.written(shown.spot.shelf, done))
     }
 
     /// Takes out the version that was shown.
@@ -180,7 +187,13 @@ impl<'c> Writes<'c> {
         let statement = &mut self.remove[shown.spot.shelf as usize];
         statement.raw_bind_parameter(1, shown.row)?;
         statement.raw_bind_parameter(2, shown.version)?;
-        Ok(statement.raw_execute()? == 1)
+        let done = statement.raw_execute()? == 1;
+        Ok(self.written(shown.spot.shelf, done))
+    }
+
+    fn written(&mut self, shelf: Shelf, done: bool) -> bool {
+        self.configures |= done && shelf.is_configuration();
+        done
     }
 
     /// Adds an event to those that [`Writes::flush`] writes.
@@ -190,7 +203,8 @@ impl<'c> Writes<'c> {
         Ok(())
     }
 
-    /// Writes the events that were told in this transaction, many with one statement: they all go to the same page.
+    /// Writes what the whole transaction has in common: the events that were told in it, many with one statement, because they all go
+    /// to the same page, and the stamp, which grows once for all of them.
     pub(super) fn flush(&mut self) -> Result<(), Trouble> {
         let mut begin = 0;
         for group in self.told.chunks(TOGETHER) {
@@ -212,12 +226,16 @@ impl<'c> Writes<'c> {
                 statement.raw_execute()?;
             }
         }
+        if self.configures {
+            self.stamp.raw_execute()?;
+        }
         self.forget();
         Ok(())
     }
 
-    /// Forgets the events of a transaction that does not happen.
+    /// Forgets what is to be written for a transaction that does not happen.
     pub(super) fn forget(&mut self) {
+        self.configures = false;
         self.told.clear();
         self.told_bodies.clear();
     }

@@ -49,6 +49,7 @@ pub struct Table {
     named: BTreeMap<Place, UserId>,
     queued: BTreeSet<(Timestamp, TenantId, DeliveryId)>,
     turns: BTreeMap<&'static str, (NodeId, Timestamp)>,
+    stamp: i64,
 }
 
 enum Not {
@@ -223,6 +224,7 @@ impl Base {
         let mut guard = self.book();
         let book = &mut *guard;
         book.table.check(tenant, &change, seen)?;
+        book.table.stamp += i64::from(change.configures());
         let turned: Vec<Turned> = change
             .writes
             .into_iter()
@@ -448,6 +450,10 @@ impl Store for Wire {
             let found = table.rows.iter().filter(|((tenant, _, _), held)| of(*tenant, &held.noun));
             found.map(|((tenant, _, _), held)| Listed { tenant: *tenant, held: held.clone() }).collect()
         })
+    }
+
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        self.read(|table| table.stamp)
     }
 
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {

@@ -34,6 +34,9 @@ impl Store for BadDisk {
     fn list(&self, listing: Listing) -> Pending<'_, Result<Vec<Listed>, Fault>> {
         self.keeps.list(listing)
     }
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        self.keeps.stamp()
+    }
     fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
         self.keeps.factors_of(tenant, user)
     }

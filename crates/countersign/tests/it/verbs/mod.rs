@@ -6,4 +6,5 @@ mod faults;
 mod manage;
 mod request;
 mod resend;
+mod standing;
 mod verify;
