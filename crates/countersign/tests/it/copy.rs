@@ -441,7 +441,7 @@ fn a_copy_is_made_with_the_key_that_opens_it_and_by_a_program_that_knows_its_sha
     assert!(!key.exists() && !place.folder.path().join("new.db").exists());
     std::fs::write(&key, right).unwrap();
     let database = Connection::open(place.folder.path().join("countersign.db")).unwrap();
-    database.execute_batch("DROP TABLE turns; DROP TABLE marks; DELETE FROM migrations WHERE step = 2").unwrap();
+    database.execute_batch("DROP TABLE turns; DROP TABLE marks; DROP TABLE configuration; DELETE FROM migrations WHERE step > 1").unwrap();
     drop(database);
     refused(&place, &arguments("countersign.db", "new.db"), 1, &["schema version 1", "countersign tenant list"]);
     place.command(&["tenant", "list"]);
