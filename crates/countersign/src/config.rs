@@ -177,6 +177,15 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// What it is, for people; never a password.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(path) => format!("the file {}", path.display()),
+            Self::Postgres(database) => format!("PostgreSQL at {}", database.options.place().unwrap_or_default()),
+        }
+    }
+
     /// The file, where it is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
@@ -496,7 +505,15 @@ impl Reader {
     }
 
     fn storage(&mut self, path: String, url: Option<String>, how: &Databases, folder: &Path) -> Option<Storage> {
-        let Some(url) = url.filter(|it| !it.is_empty()) else {
+        if url.as_deref().is_some_and(|it| it.trim().is_empty()) {
+            // Whoever says it and says nothing means a database that was forgotten, and not a new file.
+            self.wrong(
+                "storage.url",
+                "it is empty; write the address of the database, or take the setting out to keep everything in a file",
+            );
+            return None;
+        }
+        let Some(url) = url else {
             if path.trim().is_empty() {
                 self.wrong("storage.path", "it is empty; write a path such as /var/lib/countersign/countersign.db");
                 return None;

@@ -116,6 +116,9 @@ fn not_opened(why: postgres::OpenError) -> No {
         postgres::OpenError::Address(_) => No::usage(what),
         postgres::OpenError::Roots(_) => No::usage(format!("storage.postgres.roots: {why}")),
         postgres::OpenError::Away(_) => No::unavailable(what).hint("see whether it runs and can be reached from here"),
+        postgres::OpenError::Denied(_) if what.contains("TLS") => No::refused(what).hint(
+            "TLS checks certificate and name: name the authority in storage.postgres.roots, and give the server a certificate of its own that is no authority; sslmode=disable is for loopback only",
+        ),
         postgres::OpenError::Denied(_) => No::refused(what).hint("see the user, the password and the name of the database in the address"),
         postgres::OpenError::ReadOnly => {
             No::refused(what).hint("name all hosts and add target_session_attrs=read-write, so that the primary is found")

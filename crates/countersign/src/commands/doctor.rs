@@ -255,7 +255,15 @@ async fn look_at_database(home: &Household, report: &mut Report) {
                 _ => report.warn("database", found, "see below which provider is away"),
             }
         }
-        Err(why) => report.fail("database", why.to_string(), "see whether another program holds the file, and whether the disk is full"),
+        Err(why) => {
+            let hint = match &home.engine {
+                Engine::File(_) => "see whether another program holds the file, and whether the disk is full",
+                Engine::Postgres(_) => {
+                    "see whether it runs, whether its disk is full, and whether the standbys that commits wait for are there"
+                }
+            };
+            report.fail("database", why.to_string(), hint);
+        }
     }
     match &home.engine {
         Engine::File(file) => look_for_damage(file, report).await,

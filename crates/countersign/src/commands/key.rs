@@ -34,8 +34,8 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Key) -> Result<(),
     Ok(desk.say.result(&it, |it| {
         let tenants = count(it.tenants, "tenant");
         match it.rotated {
-            0 => format!("{tenants}: all are wrapped with the present master key already. The old one is not needed any more."),
-            some => format!("{some} of {tenants} wrapped with the present master key. The old one is not needed any more."),
+            0 => format!("{tenants}: all are wrapped with the present master key already. Now take secrets.old_master_key_file out on every node and restart them one by one; keep the old key with the backups that were made before."),
+            some => format!("{some} of {tenants} wrapped with the present master key. Now take secrets.old_master_key_file out on every node and restart them one by one; keep the old key with the backups that were made before."),
         }
     })?)
 }

@@ -16,6 +16,8 @@ use std::path::Path;
 #[derive(Serialize)]
 struct Checked {
     settings: &'static str,
+    /// Where everything is kept.
+    storage: String,
     file: Option<String>,
     /// The files that were read as well.
     read: Vec<String>,
@@ -33,6 +35,7 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
         let checked = check(&config)?;
         return Ok(desk.say.result(&checked, |it| {
             let mut text = format!("{}: the settings are right, and safe to serve with.", it.file.as_deref().unwrap_or("Defaults"));
+            text.push_str(&format!("\nEverything is kept in {}.", it.storage));
             for (what, files) in [("Read as well", &it.read), ("Not there yet; the first start makes it", &it.absent)] {
                 if !files.is_empty() {
                     text.push_str(&format!("\n{what}: {}", files.join(", ")));
@@ -50,9 +53,10 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
     }
     let text = config.log.format == LogFormat::Text;
     let listen = config.server.listen;
+    let storage = config.storage.name();
     let cores = all_cores()?;
     cores.block_on(serve::run(config, async |_, base_url| {
-        tracing::info!(server.address = %listen.ip(), server.port = listen.port(), url.full = base_url, "Countersign {} listens", env!("CARGO_PKG_VERSION"));
+        tracing::info!(server.address = %listen.ip(), server.port = listen.port(), url.full = base_url, storage = storage.as_str(), "Countersign {} listens, and keeps everything in {storage}", env!("CARGO_PKG_VERSION"));
         if text {
             eprintln!("Countersign is at {base_url}");
         }
@@ -62,7 +66,13 @@ pub fn run(desk: &Desk, command: &cli::Serve) -> Result<(), No> {
 
 /// Reads the files that the settings name, as a start would, and makes none.
 fn check(config: &Config) -> Result<Checked, No> {
-    let mut checked = Checked { settings: "ok", file: config.file.as_deref().map(shown), read: Vec::new(), absent: Vec::new() };
+    let mut checked = Checked {
+        settings: "ok",
+        storage: config.storage.name(),
+        file: config.file.as_deref().map(shown),
+        read: Vec::new(),
+        absent: Vec::new(),
+    };
     if let Some(files) = &config.server.tls {
         Tls::read(files.clone()).map_err(No::usage)?;
         checked.read.extend([shown(&files.certificate), shown(&files.key)]);

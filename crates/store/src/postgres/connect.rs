@@ -152,7 +152,13 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Opener {
     async fn open(&self) -> Result<Opened, OpenError> {
-        let (client, mut connection) = self.config.connect(self.tls.clone()).await.map_err(|error| refused(&error))?;
+        let (client, mut connection) = self.config.connect(self.tls.clone()).await.map_err(|error| match refused(&error) {
+            // Where one of several takes over from another, there is a while in which none can be written.
+            OpenError::ReadOnly if self.config.get_hosts().len().max(self.config.get_hostaddrs().len()) > 1 => {
+                OpenError::Away("none of its hosts can be written at the moment".into())
+            }
+            why => why,
+        })?;
         let warned = Arc::new(AtomicBool::new(false));
         let heard = warned.clone();
         let listening = tokio::spawn(async move {
@@ -206,6 +212,11 @@ async fn look(client: &Client) -> Result<About, OpenError> {
 /// What a connection that failed means for whoever opens the house.
 pub(super) fn refused(error: &tokio_postgres::Error) -> OpenError {
     let what = fault_of(error);
+    // What is wrong with the address or a certificate stays wrong.
+    let lasting = ["invalid configuration", "error performing TLS handshake", "server does not support TLS"];
+    if error.as_db_error().is_none() && lasting.iter().any(|it| what.contains(it)) {
+        return OpenError::Denied(what);
+    }
     match error.code() {
         Some(code)
             if [

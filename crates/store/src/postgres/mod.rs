@@ -70,6 +70,14 @@ impl Options {
         Self { url, connections: 12, lanes: 1, queue: 32_768, within: Duration::from_secs(5), roots_pem: Vec::new() }
     }
 
+    /// Where the database is, for people: hosts, ports and its name, and never a password.
+    ///
+    /// # Errors
+    /// [`OpenError::Address`].
+    pub fn place(&self) -> Result<String, OpenError> {
+        connect::config(self).map(|config| connect::place(&config))
+    }
+
     /// Whether the address leads to another machine without insisting on TLS.
     ///
     /// # Errors
