@@ -789,12 +789,14 @@ fn of_two_nodes_that_find_a_new_database_one_makes_the_master_key() {
 fn a_start_on_a_database_that_does_not_answer_lives_and_can_be_stopped() {
     let Some(database) = Database::new("doubt::locked") else { return };
     let mut place = Place::on("locked", "http://127.0.0.1:9/", 1, &database.url());
-    place.settings.push(("COUNTERSIGN_STORAGE_POSTGRES_ANSWER_WITHIN_MS", "2000".into()));
     let _locked = Locked::table(&database, "migrations");
-    // In the middle of its first look.
+    let within = |ms: &str| ("COUNTERSIGN_STORAGE_POSTGRES_ANSWER_WITHIN_MS", ms.to_owned());
+    // In the middle of its first look, which would take a minute.
+    place.settings.push(within("60000"));
     let running = place.start_node(0);
     running.signal("TERM");
     assert!(running.ended(Duration::from_secs(5)).success());
+    place.settings.push(within("1000"));
     let running = place.start_node(0);
     assert_eq!(place.probe(0, "/healthz").status(), Some(200));
     assert_eq!(place.probe(0, "/readyz").status(), Some(503));
