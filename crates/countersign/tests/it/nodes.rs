@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SEEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// A program between callers and nodes, or between nodes and the database.
-struct Between {
+pub struct Between {
     address: SocketAddr,
     child: Child,
     _folder: Folder,
@@ -339,11 +339,16 @@ async fn a_change_by_command_reaches_every_node_within_seconds() {
 
 /// PgBouncer in transaction mode: two statements of one connection need not meet the same session of the database.
 fn pgbouncer(test: &str, database: &Database) -> Option<(Between, String)> {
+    pgbouncer_at(test, database, database.cluster.port)
+}
+
+/// The same where the way to the database begins at another port.
+pub fn pgbouncer_at(test: &str, database: &Database, at: u16) -> Option<(Between, String)> {
     let (program, port, folder) = (find(test, "pgbouncer")?, free_port(), Folder::new("pgbouncer"));
     folder.write("users.txt", &database.cluster.for_pooler());
     let settings = format!(
         "[databases]
-* = host=127.0.0.1 port={}
+* = host=127.0.0.1 port={at}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -354,8 +359,7 @@ pool_mode = transaction
 max_client_conn = 200
 default_pool_size = 5
 server_reset_query_always = 0
-",
-        database.cluster.port
+"
     );
     folder.write("pgbouncer.ini", &settings);
     Some((Between::start(&program, folder, port, &["pgbouncer.ini"]), crate::postgres::url(&[port], &database.name)))

@@ -109,8 +109,8 @@ impl Place {
         Self::with(name, sink, nodes, vec![("COUNTERSIGN_STORAGE_URL", url.to_owned())])
     }
 
-    /// Makes a tenant, a client and a provider with the commands that people use.
-    pub fn with(name: &str, sink: &str, nodes: usize, settings: Vec<(&'static str, String)>) -> Self {
+    /// So many nodes with these settings, where nothing was made yet.
+    pub fn empty(name: &str, nodes: usize, settings: Vec<(&'static str, String)>) -> Self {
         let folder = Folder::new(name);
         // All are held at once, so that they differ.
         let held: Vec<_> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
@@ -120,7 +120,12 @@ impl Place {
             // Tokens name it, so it has to be the same everywhere; alone, a node takes the address at which it listens.
             settings.push(("COUNTERSIGN_SERVER_PUBLIC_URL", "https://mfa.example.com".into()));
         }
-        let mut place = Self { folder, address: nodes[0], nodes, client_id: String::new(), client_secret: String::new(), settings };
+        Self { folder, address: nodes[0], nodes, client_id: String::new(), client_secret: String::new(), settings }
+    }
+
+    /// Makes a tenant, a client and a provider with the commands that people use.
+    pub fn with(name: &str, sink: &str, nodes: usize, settings: Vec<(&'static str, String)>) -> Self {
+        let mut place = Self::empty(name, nodes, settings);
         let settings = json!({
             "method": "POST",
             "url": sink,
