@@ -6,6 +6,7 @@ use crate::master;
 use crate::no::{Kind, No};
 use crate::ports::{OsChance, SystemClock, TokioTasks};
 use crate::tls;
+use countersign_core::nouns::tenant::Tenant;
 use countersign_core::ports::{Inbox, Listing};
 use countersign_core::{Core, Neighbours};
 use countersign_providers::Fleet;
@@ -116,13 +117,9 @@ impl Household {
     /// Whose keys it does not open; a fault of the store.
     pub async fn opens_all(&self) -> Result<(), No> {
         let tenants = self.core.tenants().await?;
-        let shut: Vec<_> = tenants.iter().filter(|tenant| !self.core.opens(tenant)).map(|tenant| tenant.name.as_str()).collect();
-        if shut.is_empty() {
-            return Ok(());
-        }
-        let some = shut.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-        let what = format!("the master key does not open {} of {} tenants: {some}", shut.len(), tenants.len());
-        Err(No::refused(what).hint("put back the key with which they were made; `countersign doctor` looks at each of them"))
+        let Some(shut) = shut(&tenants, |tenant| self.core.opens(tenant)) else { return Ok(()) };
+        Err(No::refused(format!("the master key does not open {shut}"))
+            .hint("put back the key with which they were made; `countersign doctor` looks at each of them"))
     }
 
     /// Waits for what was begun, and closes the database.
@@ -139,6 +136,14 @@ impl Household {
     pub async fn close_after_command(self) {
         self.close(COMMAND_ENDS_WITHIN).await;
     }
+}
+
+/// Which tenants cannot be opened, for a sentence; nothing, when all can.
+#[must_use]
+pub fn shut(tenants: &[Tenant], opens: impl Fn(&Tenant) -> bool) -> Option<String> {
+    let shut: Vec<_> = tenants.iter().filter(|it| !opens(it)).map(|it| it.name.as_str()).collect();
+    let some = shut.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    (!shut.is_empty()).then(|| format!("{} of {} tenants: {some}", shut.len(), tenants.len()))
 }
 
 fn egress(settings: &config::Egress) -> Result<Egress, No> {

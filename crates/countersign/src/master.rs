@@ -3,12 +3,12 @@
 //! Owns the one dangerous moment: a new key beside an old database would open nothing in it, so none is made then.
 
 use crate::config::{Config, MASTER_KEY, MasterKeySource};
+use crate::draft::Draft;
 use crate::no::No;
 use countersign_core::ports::Chance;
 use countersign_core::words::secret::MasterKey;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -123,21 +123,9 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = folder {
         make_folder(folder)?;
     }
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
-    let draft = Path::new(&draft);
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).and_then(|mut file| {
-        writeln!(file, "{text}")?;
-        file.sync_all()
-    });
-    // A link, not a renaming: it does not take the place of a file that is there.
-    let linked = written.and_then(|()| std::fs::hard_link(draft, path));
-    let removed = std::fs::remove_file(draft);
-    linked.and(removed)?;
-    match folder {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => File::open(".")?.sync_all(),
-    }
+    let draft = Draft::of(path)?;
+    writeln!(draft.file(), "{text}")?;
+    draft.keep(path, false)
 }
 
 /// Makes a folder that only its owner can enter, and those above it, where they are not there.

@@ -8,6 +8,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::draft::Draft;
 use crate::engine::unfinished;
+use crate::household;
 use crate::logs;
 use crate::long::{self, Long, stopped};
 use crate::master;
@@ -76,9 +77,7 @@ pub(super) fn embedded(config: &Config) -> Result<&Path, No> {
 
 /// Whose keys `master` does not open, for a sentence. A backup with such a tenant could not be restored.
 pub(super) fn shut(tenants: &[Tenant], master: &MasterKey) -> Option<String> {
-    let shut: Vec<_> = tenants.iter().filter(|it| TenantKeys::open(it.id, &it.keys, master).is_err()).map(|it| it.name.as_str()).collect();
-    let some = shut.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    (!shut.is_empty()).then(|| format!("{} of {} tenants: {some}", shut.len(), tenants.len()))
+    household::shut(tenants, |it| TenantKeys::open(it.id, &it.keys, master).is_ok())
 }
 
 /// Writes the backup to a file, whole or not at all.

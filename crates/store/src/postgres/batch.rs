@@ -197,11 +197,7 @@ impl Desk {
             Ok(Ok(())) => Ok(told),
             Ok(Err(NotWritten::Unsent(error))) => Err(Stop::Away(unavailable(fault_of(&error)))),
             Ok(Err(NotWritten::Unknown(error))) => Err(Stop::Unknown(unavailable(fault_of(&error)))),
-            Ok(Err(NotWritten::Refused(error))) => Err(match Trouble::of(&error) {
-                Trouble::Overtaken => Stop::Overtaken,
-                Trouble::Away(what) => Stop::Away(unavailable(what)),
-                Trouble::Damaged(what) => Stop::Failed(Fault::Corrupt(what)),
-            }),
+            Ok(Err(NotWritten::Refused(error))) => Err(Stop::of(&error)),
             Err(_) => Err(Stop::Unknown(unavailable("the database did not answer in time"))),
         }
     }
@@ -240,9 +236,10 @@ impl Desk {
     async fn ask<T>(&self, asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Stop> {
         match timeout(self.within, asked).await {
             Ok(Ok(read)) => Ok(read),
-            Ok(Err(error)) => Err(match Trouble::of(&error) {
-                Trouble::Overtaken | Trouble::Away(_) => Stop::Away(unavailable(fault_of(&error))),
-                Trouble::Damaged(what) => Stop::Failed(Fault::Corrupt(what)),
+            Ok(Err(error)) => Err(match Stop::of(&error) {
+                // Who only reads is overtaken by nobody.
+                Stop::Overtaken => Stop::Away(unavailable(fault_of(&error))),
+                stop => stop,
             }),
             Err(_) => Err(Stop::Away(unavailable("the database did not answer in time"))),
         }
@@ -259,4 +256,15 @@ enum Stop {
     Away(Fault),
     /// The commit was sent and its answer was not heard.
     Unknown(Fault),
+}
+
+impl Stop {
+    /// What a refusal of the database means for a batch.
+    fn of(error: &tokio_postgres::Error) -> Self {
+        match Trouble::of(error) {
+            Trouble::Overtaken => Self::Overtaken,
+            Trouble::Away(what) => Self::Away(unavailable(what)),
+            Trouble::Damaged(what) => Self::Failed(Fault::Corrupt(what)),
+        }
+    }
 }

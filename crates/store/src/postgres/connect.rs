@@ -110,12 +110,6 @@ fn tls(options: &Options) -> Result<MakeRustlsConnect, OpenError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// What is known of the database at the other end of a line.
-#[derive(Debug, Clone, Default)]
-pub(super) struct About {
-    pub(super) version: String,
-}
-
 /// An open line, and who listens at it.
 pub(super) struct Opened {
     client: Client,
@@ -135,7 +129,8 @@ struct Opener {
     config: Config,
     tls: MakeRustlsConnect,
     gate: Mutex<Gate>,
-    about: Mutex<About>,
+    /// The version of the database, as the line that was opened last was told.
+    version: Mutex<String>,
 }
 
 /// Whether to try to connect.
@@ -181,13 +176,13 @@ impl Opener {
             next.await;
         });
         let opened = Opened { client, listening, warned, broken: AtomicBool::new(false) };
-        *lock(&self.about) = look(&opened.client).await?;
+        *lock(&self.version) = look(&opened.client).await?;
         Ok(opened)
     }
 }
 
-/// Looks whether the database may be trusted with what must not be lost.
-async fn look(client: &Client) -> Result<About, OpenError> {
+/// Looks whether the database may be trusted with what must not be lost, and gives its version.
+async fn look(client: &Client) -> Result<String, OpenError> {
     let text = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), current_setting('server_version'), \
                 current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'), \
                 current_setting('synchronous_standby_names')";
@@ -206,7 +201,7 @@ async fn look(client: &Client) -> Result<About, OpenError> {
         return Err(OpenError::Forgetful("synchronous_commit", "local"));
     }
     let version = setting(2)?;
-    Ok(About { version: version.split_whitespace().next().unwrap_or_default().to_owned() })
+    Ok(version.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
 /// What a connection that failed means for whoever opens the house.
@@ -218,20 +213,10 @@ pub(super) fn refused(error: &tokio_postgres::Error) -> OpenError {
         return OpenError::Denied(what);
     }
     match error.code() {
-        Some(code)
-            if [
-                SqlState::INVALID_PASSWORD,
-                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-                SqlState::INVALID_CATALOG_NAME,
-                SqlState::INSUFFICIENT_PRIVILEGE,
-            ]
-            .contains(code) =>
-        {
-            OpenError::Denied(what)
-        }
         // What `target_session_attrs=read-write` says of a standby. It is no error of the database's own.
         _ if what.contains("does not allow writes") => OpenError::ReadOnly,
-        // A schema that is not there, a right that is missing, a statement that this database does not know: waiting helps nobody.
+        // A password that is wrong, a database or a schema that is not there, a right that is missing, a statement that this database
+        // does not know: waiting helps nobody.
         Some(code) if ["3D", "3F", "42", "0A", "28"].contains(&&code.code()[..2]) => OpenError::Denied(what),
         _ => OpenError::Away(what),
     }
@@ -311,7 +296,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(config: Config, options: &Options) -> Result<Self, OpenError> {
-        let opener = Opener { config, tls: tls(options)?, gate: Mutex::default(), about: Mutex::default() };
+        let opener = Opener { config, tls: tls(options)?, gate: Mutex::default(), version: Mutex::default() };
         let pool = Pool::builder(opener)
             .max_size(options.connections)
             .wait_timeout(Some(options.within))
@@ -352,8 +337,9 @@ impl Lines {
         lock(&self.pool.manager().gate).shut.as_ref().map(|(until, _)| *until)
     }
 
-    pub(super) fn about(&self) -> About {
-        lock(&self.pool.manager().about).clone()
+    /// The version of the database.
+    pub(super) fn version(&self) -> String {
+        lock(&self.pool.manager().version).clone()
     }
 
     pub(super) fn close(&self) {

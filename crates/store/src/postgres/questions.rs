@@ -170,7 +170,7 @@ impl Desk {
         let rows = self.query(text, &[(&tables, Type::TEXT_ARRAY)]).await?;
         let row = rows.first().ok_or_else(|| unavailable("the database says nothing of itself"))?;
         let read = |index: usize| row.try_get::<_, i64>(index).map(i64::unsigned_abs).map_err(|error| refused(&error));
-        let engine = format!("PostgreSQL {}", self.lines.about().version);
+        let engine = format!("PostgreSQL {}", self.lines.version());
         Ok(Health { engine, schema: migrations::KNOWN, queued: read(0)?, bytes: read(1)? })
     }
 
