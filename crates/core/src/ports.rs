@@ -10,13 +10,14 @@ use crate::nouns::event::Event;
 use crate::nouns::factor::Factor;
 use crate::nouns::limit::Limit;
 use crate::nouns::provider::ProviderSettings;
+use crate::nouns::sign_in::SignIn;
 use crate::nouns::template::Template;
 use crate::nouns::tenant::Tenant;
 use crate::nouns::user::User;
 use crate::words::address::{Address, Fingerprint};
 use crate::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, NodeId, ProviderId, TemplateId, TenantId, UserId};
 use crate::words::refusal::Fault;
-use crate::words::secret::Secret;
+use crate::words::secret::{Offered, Secret};
 use crate::words::time::Timestamp;
 use crate::words::wording::{Message, Values, Wording};
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ pub trait Tasks: Send + Sync {
 
     /// Ready when `span` has passed.
     fn pause(&self, span: Duration) -> Pending<'static, ()>;
+
+    /// Does what keeps a processor busy for long (hashing a password) beside everything else, and a few at a time, so that a storm of it
+    /// holds up nobody's codes. Ready when it is done.
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()>;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- store
@@ -73,6 +78,8 @@ pub enum Key {
     Delivery(DeliveryId),
     /// A limit.
     Limit(Fingerprint),
+    /// A sign-in.
+    SignIn(Fingerprint),
     /// A provider.
     Provider(ProviderId),
     /// A template.
@@ -86,7 +93,7 @@ impl Key {
         match self {
             Self::Tenant | Self::Client(_) | Self::Provider(_) | Self::Template(_) => true,
             Self::User(_) | Self::UserNamed(_) | Self::Factor(_) | Self::FactorsOf(_) => false,
-            Self::Challenge(_) | Self::Delivery(_) | Self::Limit(_) => false,
+            Self::Challenge(_) | Self::Delivery(_) | Self::Limit(_) | Self::SignIn(_) => false,
         }
     }
 }
@@ -102,6 +109,7 @@ pub enum Record {
     Challenge(Challenge),
     Delivery(Delivery),
     Limit(Limit),
+    SignIn(SignIn),
     Provider(ProviderSettings),
     Template(Template),
 }
@@ -118,6 +126,7 @@ impl Record {
             Self::Challenge(it) => Key::Challenge(it.id),
             Self::Delivery(it) => Key::Delivery(it.id),
             Self::Limit(it) => Key::Limit(it.of),
+            Self::SignIn(it) => Key::SignIn(it.of),
             Self::Provider(it) => Key::Provider(it.id),
             Self::Template(it) => Key::Template(it.id),
         }
@@ -187,6 +196,8 @@ impl Seen {
         delivery(Delivery: DeliveryId) -> Delivery;
         /// The limit, once.
         limit(Limit: Fingerprint) -> Limit;
+        /// The sign-in, once.
+        sign_in(SignIn: Fingerprint) -> SignIn;
         /// The factor, once.
         factor(Factor: FactorId) -> Factor;
         /// The person, once.
@@ -416,7 +427,7 @@ pub trait Store: Send + Sync {
     fn due(&self, now: Timestamp, most: u32) -> Pending<'_, Result<Vec<(TenantId, DeliveryId)>, Fault>>;
 
     /// One bounded step of retention: challenges, deliveries that are over and events of `tenant` from before `before`, and
-    /// limits that were over at `now`. Never holds the writer for longer than a few milliseconds.
+    /// limits and sign-ins that were over at `now`. Never holds the writer for longer than a few milliseconds.
     fn sweep(&self, tenant: TenantId, before: Timestamp, now: Timestamp) -> Pending<'_, Result<Swept, Fault>>;
 
     /// Takes the turn of `node` until `until`, or prolongs it; says whether it has it. It does not while another node's
@@ -462,13 +473,28 @@ pub trait Sends: Send + Sync {
     fn probe(&self) -> Pending<'static, Result<String, SendError>>;
 }
 
-/// A service that verifies by itself: its codes are never seen here.
-pub trait Verifies: Send + Sync {
-    /// Starts a verification of `to`, and gives the name by which it is checked.
-    fn start(&self, id: ChallengeId, to: Address) -> Pending<'static, Result<String, SendError>>;
+/// Why a service that verifies by itself gave no verdict. The texts never hold an address, a code or a secret (invariant 7).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// Nothing reached it, so nobody can have learnt anything.
+    #[error("it could not be asked: {0}")]
+    NotAsked(String),
+    /// It may have judged, and what it said is not known.
+    #[error("it gave no verdict: {0}")]
+    NoVerdict(String),
+}
 
-    /// Whether `answer` is the code that they sent under `name`.
-    fn check(&self, name: String, to: Address, answer: Secret) -> Pending<'static, Result<bool, SendError>>;
+/// A service that verifies by itself: its codes are never seen before somebody types one.
+pub trait Verifies: Send + Sync {
+    /// Starts a verification of `to`: the service makes a code and sends it. `id` is the same on every try. The receipt is the name by
+    /// which it is checked, where the service has one.
+    fn start(&self, id: DeliveryId, to: Address) -> Pending<'static, Result<Receipt, SendError>>;
+
+    /// Whether what is `offered` is the code that they sent to `to`, under the name of `receipt`.
+    fn check(&self, receipt: Receipt, to: Address, offered: Offered) -> Pending<'static, Result<bool, CheckError>>;
+
+    /// Whether the service can be reached, without starting anything.
+    fn probe(&self) -> Pending<'static, Result<String, SendError>>;
 }
 
 /// How a call stands.
@@ -527,6 +553,48 @@ pub trait Pen: Send + Sync {
     /// # Errors
     /// A sentence for whoever wrote the template: where, and what is wrong. A name that has no value is wrong.
     fn write(&self, wording: &Wording, values: &Values<'_>) -> Result<Wording, String>;
+}
+
+/// A request to a server that somebody else runs, on behalf of a caller. Its parts may hold secrets.
+#[derive(Clone)]
+pub struct Call {
+    /// Such as `POST`.
+    pub method: &'static str,
+    /// Where to.
+    pub url: String,
+    /// Names and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; empty for none.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({} …)", self.method)
+    }
+}
+
+/// What that server answered.
+#[derive(Clone)]
+pub struct Heard {
+    /// The status.
+    pub status: u16,
+    /// The content type, as it was sent.
+    pub content_type: Option<String>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Heard({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
+/// The way to servers that somebody else runs and a dialect stands in front of. It leaves by the one door out (invariant 9).
+pub trait Outbound: Send + Sync {
+    /// Asks, and waits for the whole answer within the bounds of the house (size, time; redirects are not followed).
+    fn call(&self, call: Call) -> Pending<'static, Result<Heard, SendError>>;
 }
 
 /// A message that the inbox shows. Development only.

@@ -725,7 +725,7 @@ impl Private<'_> {
 
     fn holds(&self, text: &str, of_code: usize, of_address: usize) -> bool {
         shares(text, &self.message.code, of_code)
-            || shares(text, self.message.to.reveal(), of_address)
+            || shares(text, &self.message.to.reveal(), of_address)
             || self
                 .secrets
                 .iter()
@@ -864,7 +864,7 @@ impl Object for Slip {
             "to" => Value::from(message.to.reveal()),
             "to_digits" => match &message.to {
                 Address::Phone(number) => Value::from(number.reveal().trim_start_matches('+')),
-                Address::Email(_) => return None,
+                Address::Email(_) | Address::Data(_) => return None,
             },
             "code" => Value::from(message.code.as_str()),
             "text" => Value::from(message.text.as_str()),

@@ -77,7 +77,7 @@ impl Carriers for Fleet {
                 Ok(Provider::Sends(Box::new(it)))
             }
             "inbox" => {
-                carries("inbox", &Channel::CARRIED)?;
+                carries("inbox", &[Channel::Sms, Channel::Voice, Channel::Email, Channel::External])?;
                 let tray = self
                     .tray
                     .clone()

@@ -453,7 +453,8 @@ fn queue_id(text: &str) -> Option<String> {
 
 /// Whether a server's name for a letter holds the code or the name of the mailbox: a receipt is kept in clear.
 fn tells(id: &str, message: &Message) -> bool {
-    let name = message.to.reveal().split('@').next().unwrap_or_default();
+    let to = message.to.reveal();
+    let name = to.split('@').next().unwrap_or_default();
     [message.code.as_str(), name].iter().any(|it| it.len() > 3 && id.to_ascii_lowercase().contains(&it.to_ascii_lowercase()))
 }
 

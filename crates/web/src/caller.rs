@@ -116,11 +116,12 @@ impl Tokens {
     pub fn issue(&self, core: &Core, scope: &Scope) -> Result<Secret, Fault> {
         let signer = self.signer(core, &scope.tenant)?;
         let now_s = core.now().as_secs();
-        let bearer = Bearer { tenant: scope.tenant.tenant.id, client: scope.client.id, expires_at_s: now_s + LIFETIME_S };
+        let client = scope.client.as_ref().ok_or_else(|| Fault::Corrupt("access tokens are for clients".into()))?;
+        let bearer = Bearer { tenant: scope.tenant.tenant.id, client: client.id, expires_at_s: now_s + LIFETIME_S };
         let claims = Claims {
             scope: "",
             authorization_details: [],
-            client_id: &scope.client.client_id,
+            client_id: &client.client_id,
             iss: &self.issuer,
             iat: now_s,
             exp: bearer.expires_at_s,
@@ -275,7 +276,7 @@ mod tests {
         let token = issued_at.issue(&house.core, &house.scope().await).expect("issued");
         for tokens in [&issued_at, &other, &other] {
             let scope = tokens.admit(&house.core, token.reveal()).await.expect("let in");
-            assert_eq!(scope.client.client_id, house.client_id);
+            assert_eq!(scope.client.expect("a client").client_id, house.client_id);
         }
         house.clock.pass(Duration::from_secs(7198));
         assert!(other.admit(&house.core, token.reveal()).await.is_ok());
@@ -348,7 +349,7 @@ mod tests {
             iat: 0,
             exp: i64::MAX,
             tnt: other,
-            cli: mine.client.id,
+            cli: mine.client.as_ref().expect("a client").id,
         };
         let forged = tokens.signer(&house.core, &mine.tenant).expect("opens").sign(&claims).expect("signs");
         assert!(invalid(tokens.admit(&house.core, &forged).await));

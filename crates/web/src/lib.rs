@@ -16,6 +16,7 @@ mod problem;
 #[cfg(test)]
 mod testing;
 
+pub use dialects::pryv;
 pub use entrance::Misaddressed;
 pub use measures::{DURATION_BUCKETS_S, describe};
 pub use operations::Readiness;

@@ -45,7 +45,7 @@ type ByStatus = HashMap<(Method, StatusCode), Histogram>;
 /// The handles.
 pub(crate) struct Measures {
     durations: RwLock<HashMap<String, ByStatus>>,
-    opened: [Counter; 4],
+    opened: [Counter; 5],
     answers: [Counter; 5],
     pub tokens: Counter,
 }
@@ -56,7 +56,7 @@ impl Measures {
         let answers = |verdict: &'static str| counter!(ANSWERS, "verdict" => verdict);
         Self {
             durations: RwLock::default(),
-            opened: [Channel::Sms, Channel::Voice, Channel::Email, Channel::Totp].map(opened),
+            opened: Channel::ALL.map(opened),
             answers: ["passed", "wrong", "last_wrong", "over", "refused"].map(answers),
             tokens: counter!(TOKENS),
         }
@@ -67,7 +67,8 @@ impl Measures {
             Channel::Sms => 0,
             Channel::Voice => 1,
             Channel::Email => 2,
-            Channel::Totp => 3,
+            Channel::External => 3,
+            Channel::Totp => 4,
         };
         self.opened[at].increment(1);
     }

@@ -159,6 +159,10 @@ impl Tasks for Nobody {
     fn pause(&self, span: Duration) -> Pending<'static, ()> {
         Box::pin(tokio::time::sleep(span))
     }
+
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
+        Box::pin(async move { work() })
+    }
 }
 
 /// An inbox into which tests put messages.

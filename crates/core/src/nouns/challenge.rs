@@ -35,6 +35,8 @@ pub enum Purpose {
     Authenticate,
     /// The person proves to hold a new factor, which becomes active.
     Enroll(FactorId),
+    /// The person goes on with a sign-in. Answers come by its token and by nothing else.
+    SignIn(Fingerprint),
 }
 
 /// How far a challenge has come. Only an open one still holds what proves it.
@@ -88,6 +90,11 @@ pub enum Proof {
         /// Which of the person's factors.
         factor: FactorId,
     },
+    /// A code that the provider made and checks.
+    External {
+        /// The delivery that asked the provider for it, and knows which provider that was.
+        delivery: DeliveryId,
+    },
 }
 
 /// What an answer turned out to be, worked out from the proof by whoever holds the keys.
@@ -97,6 +104,8 @@ pub enum Evidence {
     Code(Mac),
     /// The step of time whose value it is, if it is one that is not burnt.
     Step(Option<StepNumber>),
+    /// Only the provider that made the code can tell. It counts as wrong until the provider has said otherwise: [`Challenge::proven`].
+    Elsewhere,
 }
 
 /// What came of an answer.
@@ -129,7 +138,9 @@ impl Challenge {
         let right = match (proof, evidence) {
             (Proof::Code { mac, .. }, Evidence::Code(given)) => mac == given,
             (Proof::Totp { .. }, Evidence::Step(step)) => step.is_some(),
-            (Proof::Code { .. }, Evidence::Step(_)) | (Proof::Totp { .. }, Evidence::Code(_)) => false,
+            (Proof::Code { .. } | Proof::External { .. }, Evidence::Step(_)) => false,
+            (Proof::Totp { .. } | Proof::External { .. }, Evidence::Code(_)) => false,
+            (_, Evidence::Elsewhere) => false,
         };
         if right {
             return (Self { stage: Stage::Passed { at: now }, ..self }, Verdict::Passed);
@@ -161,28 +172,57 @@ impl Challenge {
         Self { stage: Stage::Spent { at: now }, ..self }
     }
 
-    /// The challenge with another code; the old one is void, the deadline and the attempts stay (invariants 2 and 3).
+    /// The challenge after the provider has said that an answer, which was paid for while it was open, was right; nothing when it has
+    /// passed before, or came to another end (invariant 1). The answer may have been the last one that it took.
     #[must_use]
-    pub fn recoded(self, mac: Mac, delivery: DeliveryId) -> Self {
-        let Stage::Open { attempts_left, expires_at, proof: Proof::Code { .. } } = self.stage else { return self };
-        Self { stage: Stage::Open { attempts_left, expires_at, proof: Proof::Code { mac, delivery } }, ..self }
+    pub fn proven(self, now: Timestamp) -> Option<Self> {
+        match self.stage {
+            Stage::Open { .. } | Stage::Spent { .. } => Some(Self { stage: Stage::Passed { at: now }, ..self }),
+            Stage::Passed { .. } | Stage::Expired { .. } | Stage::Failed { .. } => None,
+        }
+    }
+
+    /// The challenge after it turned out that an answer which was paid for reached nobody. One that has ended meanwhile stays as it is.
+    #[must_use]
+    pub fn given_back(self) -> Self {
+        match self.stage {
+            Stage::Open { attempts_left, expires_at, proof } => {
+                Self { stage: Stage::Open { attempts_left: attempts_left.saturating_add(1), expires_at, proof }, ..self }
+            }
+            stage => Self { stage, ..self },
+        }
+    }
+
+    /// The challenge with another code, of the same maker; the old one is void, the deadline and the attempts stay (invariants 2 and 3).
+    #[must_use]
+    pub fn recoded(self, proof: Proof) -> Self {
+        match self.stage {
+            Stage::Open { attempts_left, expires_at, proof: Proof::Code { .. } | Proof::External { .. } } => {
+                Self { stage: Stage::Open { attempts_left, expires_at, proof }, ..self }
+            }
+            stage => Self { stage, ..self },
+        }
     }
 
     /// The challenge after nobody carried the message of its live code; any other stays as it is.
     #[must_use]
     pub fn undelivered(self, which: DeliveryId, now: Timestamp) -> Self {
-        match self.stage {
-            Stage::Open { proof: Proof::Code { delivery, .. }, .. } if delivery == which => {
-                Self { stage: Stage::Failed { at: now }, ..self }
-            }
-            _ => self,
+        if self.delivery() == Some(which) { Self { stage: Stage::Failed { at: now }, ..self } } else { self }
+    }
+
+    /// The delivery of its live code; none when it is not open, or nothing was sent for it.
+    #[must_use]
+    pub fn delivery(&self) -> Option<DeliveryId> {
+        match &self.stage {
+            Stage::Open { proof: Proof::Code { delivery, .. } | Proof::External { delivery }, .. } => Some(*delivery),
+            _ => None,
         }
     }
 
     /// Whether `which` still carries the live code at `now`: nothing else is worth sending (invariants 3 and 5).
     #[must_use]
     pub fn awaits(&self, which: DeliveryId, now: Timestamp) -> bool {
-        matches!(&self.stage, Stage::Open { expires_at, proof: Proof::Code { delivery, .. }, .. } if *delivery == which && now < *expires_at)
+        self.delivery() == Some(which) && matches!(&self.stage, Stage::Open { expires_at, .. } if now < *expires_at)
     }
 }
 
@@ -244,7 +284,7 @@ mod tests {
         let (challenge, _) = challenge.answer(&wrong, at(1));
         let Evidence::Code(new) = wrong else { unreachable!("a code") };
         let second = DeliveryId::new(at(2), &Script::default());
-        let challenge = challenge.recoded(new, second);
+        let challenge = challenge.recoded(Proof::Code { mac: new, delivery: second });
         let Stage::Open { attempts_left, expires_at, .. } = &challenge.stage else { panic!("open") };
         assert_eq!((attempts_left.get(), *expires_at), (2, at(300)));
         assert!(matches!(challenge.clone().answer(&right, at(3)).1, Verdict::Wrong { .. }));

@@ -4,7 +4,10 @@ use crate::words::address::{Address, Channel, Login};
 use crate::words::id::{ChallengeId, DeliveryId, ProviderId, TemplateId};
 use crate::words::secret::Sealed;
 use crate::words::time::Timestamp;
+use crate::words::wording::Message;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One message. While it waits it is the only holder of the words, sealed.
@@ -34,6 +37,67 @@ pub struct Order {
     pub template: Option<TemplateId>,
 }
 
+/// What a delivery asks of a provider. Kept sealed, and only until it is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Load {
+    /// To carry these words: the code is ours.
+    Words(Arc<Message>),
+    /// To make a code, and to send it by itself.
+    Start {
+        /// By which way.
+        channel: Channel,
+        /// To whom.
+        to: Address,
+    },
+}
+
+impl Load {
+    /// By which way.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        match self {
+            Self::Words(it) => it.channel,
+            Self::Start { channel, .. } => *channel,
+        }
+    }
+
+    /// To whom.
+    #[must_use]
+    pub fn to(&self) -> &Address {
+        match self {
+            Self::Words(it) => &it.to,
+            Self::Start { to, .. } => to,
+        }
+    }
+}
+
+/// [`Load`] as it is kept. Words stand there as they always did.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum KeptLoad<'a> {
+    Start { start: Channel, to: Cow<'a, Address> },
+    Words(Cow<'a, Message>),
+}
+
+impl Serialize for Load {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Words(it) => KeptLoad::Words(Cow::Borrowed(it)),
+            Self::Start { channel, to } => KeptLoad::Start { start: *channel, to: Cow::Borrowed(to) },
+        }
+        .serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Load {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Ok(match KeptLoad::deserialize(d)? {
+            KeptLoad::Words(it) => Self::Words(Arc::new(it.into_owned())),
+            KeptLoad::Start { start, to } => Self::Start { channel: start, to: to.into_owned() },
+        })
+    }
+}
+
 /// How far a delivery has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,7 +108,7 @@ pub enum DeliveryStage {
         due_at: Timestamp,
         /// Attempts that were begun.
         attempt: u16,
-        /// The words.
+        /// What it asks ([`Load`]).
         message: Sealed,
     },
     /// A provider took it.

@@ -1,6 +1,7 @@
 //! Events: the audit trail. They name things by their ids, so there is nothing in them to hide (invariant 7).
 
-use crate::words::address::Channel;
+use crate::nouns::sign_in::Finishes;
+use crate::words::address::{Channel, Fingerprint};
 use crate::words::id::{ChallengeId, ClientId, DeliveryId, EventId, FactorId, ProviderId, TemplateId, TenantId, UserId};
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,10 +49,33 @@ pub enum What {
     Enrolled { factor: FactorId },
     /// A factor was removed.
     Removed { user: UserId, factor: FactorId },
+    /// A person who has shown a first factor began to sign in.
+    SignInBegun { user: Fingerprint, finishes: Finishes },
+    /// The service that checks its own codes gave no verdict; the attempt is paid unless nothing reached it.
+    Unjudged { challenge: ChallengeId, is_paid: bool },
+    /// A wrong recovery code, or a wrong password, came.
+    Denied { user: Fingerprint },
+    /// A person used a recovery code, and has no second factor any more.
+    Recovered { user: Fingerprint },
+    /// A person is logged in with an application.
+    LoggedIn { user: Fingerprint },
+    /// A person has logged out.
+    LoggedOut { user: Fingerprint },
+    /// An administrator made a person, or changed a password.
+    AccountSaved { user: UserId },
+    /// An administrator removed a person.
+    AccountRemoved { user: UserId },
     /// An administrator cleared a person's wrong codes.
     Unlocked { channel: Channel },
     /// A backup was restored, and what was open in it was ended.
-    Restored { made_at: Timestamp, challenges: u64, deliveries: u64, authenticators: u64 },
+    Restored {
+        made_at: Timestamp,
+        challenges: u64,
+        deliveries: u64,
+        authenticators: u64,
+        #[serde(default)]
+        sign_ins: u64,
+    },
     /// An administrator made or changed a tenant.
     TenantSaved { tenant: TenantId },
     /// An administrator made, changed or switched a client.

@@ -3,7 +3,7 @@
 use crate::nouns::totp::StepNumber;
 use crate::words::address::fold;
 use crate::words::id::{ChallengeId, FactorId, UserId};
-use crate::words::secret::Sealed;
+use crate::words::secret::{KeptCode, Sealed};
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Factor {
 }
 
 /// What kind of factor, with what only that kind has.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FactorKind {
     /// An authenticator that shows time-based codes (RFC 6238).
@@ -34,6 +34,13 @@ pub enum FactorKind {
         seed: Sealed,
         /// The last step that was accepted. No value up to it is accepted again.
         burnt: Option<StepNumber>,
+    },
+    /// A way to the person that only the tenant's provider knows.
+    External {
+        /// What the application says of the person ([`Variables`](crate::words::variables::Variables)), sealed.
+        data: Sealed,
+        /// The codes that take its place once each, as they are kept ([`KeptCode`](crate::words::secret::KeptCode)).
+        recovery: Vec<KeptCode>,
     },
 }
 
@@ -80,19 +87,20 @@ impl Factor {
     /// The factor after `step` was accepted: active, and the step burnt.
     #[must_use]
     pub fn proven(self, step: StepNumber, now: Timestamp) -> Self {
-        let FactorKind::Totp { seed, .. } = self.kind;
         let stage = match self.stage {
             FactorStage::Pending { .. } => FactorStage::Active { since: now },
             active @ FactorStage::Active { .. } => active,
         };
-        Self { kind: FactorKind::Totp { seed, burnt: Some(step) }, stage, ..self }
+        Self { stage, ..self }.burnt_up_to(step)
     }
 
     /// The factor, of which no value up to `step` is accepted any more. What was burnt stays burnt.
     #[must_use]
     pub fn burnt_up_to(self, step: StepNumber) -> Self {
-        let FactorKind::Totp { seed, burnt } = self.kind;
-        let burnt = Some(burnt.map_or(step, |before| before.max(step)));
-        Self { kind: FactorKind::Totp { seed, burnt }, ..self }
+        let kind = match self.kind {
+            FactorKind::Totp { seed, burnt } => FactorKind::Totp { seed, burnt: Some(burnt.map_or(step, |before| before.max(step))) },
+            it @ FactorKind::External { .. } => it,
+        };
+        Self { kind, ..self }
     }
 }

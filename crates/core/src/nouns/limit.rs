@@ -106,6 +106,14 @@ impl Failures {
         }
     }
 
+    /// The count after one that was paid for turned out to be none: nobody was asked. A lock that it closed is open again.
+    #[must_use]
+    pub fn one_less(self, policy: &Policy) -> Self {
+        let closed_by_it = self.in_a_row > 0 && self.in_a_row.is_multiple_of(policy.attempts.get().into());
+        let in_a_row = self.in_a_row.saturating_sub(1);
+        Self { in_a_row, locked_until: if closed_by_it { None } else { self.locked_until }, disabled: in_a_row >= policy.attempts_in_a_row }
+    }
+
     /// Wrong codes since the last right one.
     #[must_use]
     pub fn in_a_row(&self) -> u16 {

@@ -8,6 +8,7 @@ pub mod factor;
 pub mod limit;
 pub mod provider;
 pub mod route;
+pub mod sign_in;
 pub mod template;
 pub mod tenant;
 pub mod totp;

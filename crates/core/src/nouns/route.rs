@@ -28,6 +28,7 @@ impl Route {
             _ if destination.is_empty() => return Ok(()),
             Channel::Sms | Channel::Voice => (is_prefix(destination), "a number begins with + and 1 to 15 digits, such as +91"),
             Channel::Email => (is_domain(destination), "a mail domain is written without @, such as example.com"),
+            Channel::External => (false, "only its provider knows where a person is, so the route is for all"),
             Channel::Totp => (false, "an authenticator needs no route"),
         };
         if fits { Ok(()) } else { Err(Refusal::SettingBad(format!("`{destination}` is no destination for {channel}: {right}"))) }
@@ -38,6 +39,7 @@ impl Route {
             && match to {
                 _ if self.destination.is_empty() => true,
                 Address::Phone(number) => number.reveal().starts_with(&self.destination),
+                Address::Data(_) => false,
                 Address::Email(mail) => {
                     mail.reveal().rsplit('@').next().is_some_and(|domain| domain.eq_ignore_ascii_case(&self.destination))
                 }

@@ -7,6 +7,7 @@ use crate::words::refusal::Refusal;
 use crate::words::secret::{Sealed, WrappedKey};
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub struct Tenant {
     /// Who its texts are from: a number or a sender id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sms_from: Option<String>,
+    /// What its dialects are told, by the name of the dialect, which alone understands it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dialects: BTreeMap<String, serde_json::Value>,
     /// Since when.
     pub created_at: Timestamp,
 }
@@ -62,7 +66,7 @@ impl Tenant {
         match channel {
             Channel::Email => self.email_from.as_deref(),
             Channel::Sms | Channel::Voice => self.sms_from.as_deref(),
-            Channel::Totp => None,
+            Channel::External | Channel::Totp => None,
         }
     }
 }
@@ -71,7 +75,7 @@ impl Tenant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Digits of a code, 6 to 10. The CIAM dialect promises six.
+    /// Digits of a code, 4 to 10. The CIAM dialect promises six; clients of Pryv.io were made for four.
     pub code_length: u8,
     /// How long a code lives from its first sending, 30 to 600 s. Shorter is safer (NIST SP 800-63B §3.1.3.2 allows 10 min).
     pub code_lifetime_s: u32,
@@ -132,7 +136,7 @@ impl Policy {
                 Err(Refusal::SettingBad(format!("{name} is {value}; it takes {low} to {high}")))
             }
         };
-        range("code_length", self.code_length.into(), 6, 10)?;
+        range("code_length", self.code_length.into(), 4, 10)?;
         range("code_lifetime_s", self.code_lifetime_s, 30, 600)?;
         range("attempts", self.attempts.get().into(), 1, 10)?;
         range("lock_s", self.lock_s, 60, 86_400)?;

@@ -1,7 +1,8 @@
 //! Users: the people, as one realm knows them.
 
 use crate::words::address::{Fingerprint, Login};
-use crate::words::id::{ClientId, UserId};
+use crate::words::id::{AccessId, ClientId, UserId};
+use crate::words::secret::{Mac, Sealed};
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,41 @@ pub struct User {
     pub login: Login,
     /// By which they are found: the keyed hash of realm and canonical login. Unique in the tenant.
     pub named: Fingerprint,
+    /// What they have where the house keeps the directory itself; nothing where an application or another server does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// Since when.
     pub created_at: Timestamp,
+}
+
+/// A person in a directory of our own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Account {
+    /// Argon2id of the password (RFC 9106), in the PHC string format.
+    pub password: String,
+    /// The language that the person prefers (BCP 47).
+    pub language: String,
+    /// What applications keep for the person and nobody else: a JSON object, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Sealed>,
+    /// Who is logged in.
+    #[serde(default)]
+    pub accesses: Vec<Access>,
+}
+
+/// A person who is logged in with one application.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Access {
+    /// Its id, as applications see it.
+    pub id: AccessId,
+    /// Which application: its own name for itself.
+    pub app: String,
+    /// The keyed hash of its token.
+    pub mac: Mac,
+    /// The token, sealed: a second login with the same application gives the same one (Pryv contract §2).
+    pub token: Sealed,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// The last time that it was used, or up to a day before. It ends when it is not used for as long as the dialect allows.
+    pub used_at: Timestamp,
 }

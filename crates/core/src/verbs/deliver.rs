@@ -8,14 +8,13 @@
 use super::request::message_place;
 use super::standing::Standing;
 use super::{Core, Judged};
-use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE};
+use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE, Load};
 use crate::nouns::event::{Event, What};
 use crate::nouns::route;
-use crate::ports::{Change, Key, Pending, Provider, Receipt, Record, Seen, SendError, Sends};
+use crate::ports::{Change, Key, Pending, Provider, Receipt, Record, Seen, SendError};
 use crate::words::id::{ChallengeId, DeliveryId, ProviderId, TenantId};
 use crate::words::refusal::Fault;
 use crate::words::time::Timestamp;
-use crate::words::wording::Message;
 use futures_channel::oneshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
@@ -158,8 +157,8 @@ impl Core {
         let Some(delivery) = self.claim(tenant, id).await? else { return Ok(false) };
         let DeliveryStage::Queued { message, .. } = &delivery.stage else { return Ok(false) };
         let plain = standing.keys.open_sealed(message_place(&id), message)?;
-        let words = serde_json::from_slice::<Message>(&plain).map_err(|_| Fault::Corrupt("its words cannot be read".into()))?;
-        drop(self.start_carrying(standing, delivery, Arc::new(words), Some(Carrying::begin(self))));
+        let load = serde_json::from_slice::<Load>(&plain).map_err(|_| Fault::Corrupt("its words cannot be read".into()))?;
+        drop(self.start_carrying(standing, delivery, load, Some(Carrying::begin(self))));
         Ok(true)
     }
 
@@ -193,7 +192,7 @@ impl Core {
         &self,
         standing: Arc<Standing>,
         delivery: Delivery,
-        message: Arc<Message>,
+        load: Load,
         counted: Option<Carrying>,
     ) -> oneshot::Receiver<Carried> {
         let (tell, told) = oneshot::channel();
@@ -202,11 +201,13 @@ impl Core {
             let _counted = counted;
             // The lease began before the change that made it was durable, so what is left of it is what counts.
             let until = delivery.due_at().map_or(core.now(), |due_at| due_at.before(MARGIN));
-            let carried = core.carry(&standing, delivery.id, message, until).await;
+            let carried = core.carry(&standing, delivery.id, &load, until).await;
             let noting = core.note(&standing, delivery, carried.clone());
             // "It was not sent" must stay true after a crash (invariant 4), so it is told when it is kept, and not at all when it is not.
-            // Whoever waited may be gone; the note is made all the same.
-            if matches!(carried, Carried::Refused { .. } | Carried::NoSuchAddress { .. }) {
+            // Whoever waited may be gone; the note is made all the same. Who checks its own codes is asked by the note: no answer can be
+            // judged before it is kept.
+            let is_needed = matches!((&carried, &load), (Carried::Taken { .. }, Load::Start { .. }));
+            if is_needed || matches!(carried, Carried::Refused { .. } | Carried::NoSuchAddress { .. }) {
                 if noting.await {
                     let _ = tell.send(carried);
                 }
@@ -220,28 +221,33 @@ impl Core {
 
     /// One attempt: each leg of the route in turn, until one takes it or the lease is nearly over. Each leg has its share of the
     /// time that is left, so that one that hangs leaves enough for the next.
-    async fn carry(&self, standing: &Standing, id: DeliveryId, message: Arc<Message>, until: Timestamp) -> Carried {
+    async fn carry(&self, standing: &Standing, id: DeliveryId, load: &Load, until: Timestamp) -> Carried {
         let until = until.min(self.now() + ATTEMPT);
         let mut later: Option<Option<Duration>> = None;
         let mut why = "no provider is left on its route".to_owned();
-        let legs = route::legs(&standing.tenant.routes, message.channel, &message.to);
+        let channel = load.channel();
+        let legs = route::legs(&standing.tenant.routes, channel, load.to());
         for (at, leg) in legs.iter().enumerate() {
-            let Some(built) = standing.carrier(*leg, message.channel) else { continue };
+            let Some(built) = standing.carrier(*leg, channel) else { continue };
             let left = until.since(self.now());
             if left.is_zero() {
                 return Carried::Later { asked: None };
             }
             let legs_left = u32::try_from(legs.len() - at).unwrap_or(u32::MAX);
-            let error = match built.provider() {
-                Ok(Provider::Sends(sends)) => match self.send(&**sends, id, message.clone(), left / legs_left).await {
-                    Ok(receipt) => return Carried::Taken { provider: *leg, receipt },
-                    Err(error) => error,
-                },
-                Ok(Provider::Verifies(_) | Provider::Rings(_)) => SendError::Refused("it carries no codes of ours".into()),
-                Err(_) => SendError::Refused("its settings are wrong".into()),
+            let taking = match (built.provider(), load) {
+                (Ok(Provider::Sends(it)), Load::Words(message)) => it.send(id, message.clone()),
+                (Ok(Provider::Verifies(it)), Load::Start { to, .. }) => it.start(id, to.clone()),
+                (Ok(Provider::Verifies(_) | Provider::Rings(_)), Load::Words(_)) => refused("it carries no codes of ours"),
+                (Ok(Provider::Sends(_) | Provider::Rings(_)), Load::Start { .. }) => refused("it makes no codes of its own"),
+                (Err(_), _) => refused("its settings are wrong"),
+            };
+            let late = || Err(SendError::Unavailable { why: "it took too long".into(), retry_after: None });
+            let error = match first_of(taking, self.0.with.tasks.pause(left / legs_left)).await.unwrap_or_else(late) {
+                Ok(receipt) => return Carried::Taken { provider: *leg, receipt },
+                Err(error) => error,
             };
             tracing::warn!(
-                tenant.id = %standing.tenant.id, delivery.id = %id, provider.id = %leg, provider.name = built.name, channel = %message.channel,
+                tenant.id = %standing.tenant.id, delivery.id = %id, provider.id = %leg, provider.name = built.name, channel = %channel,
                 "Delivery {id} was not taken by {}: {error}", built.name,
             );
             why = error.to_string();
@@ -255,12 +261,6 @@ impl Core {
             Some(asked) => Carried::Later { asked },
             None => Carried::Refused { why },
         }
-    }
-
-    async fn send(&self, sends: &dyn Sends, id: DeliveryId, message: Arc<Message>, within: Duration) -> Result<Receipt, SendError> {
-        let sending = sends.send(id, message);
-        let late = || SendError::Unavailable { why: "it took too long".into(), retry_after: None };
-        first_of(sending, self.0.with.tasks.pause(within)).await.unwrap_or_else(|| Err(late()))
     }
 
     /// Notes how an attempt ended. The note is on its way when this returns; the future says, when it is durable, whether that is how
@@ -333,6 +333,10 @@ impl Core {
             Judged::Write(change, kept)
         })
     }
+}
+
+fn refused(why: &str) -> Pending<'static, Result<Receipt, SendError>> {
+    Box::pin(std::future::ready(Err(SendError::Refused(why.to_owned()))))
 }
 
 /// When a note that met `fault` is decided again, after `tries` times (invariant 10).

@@ -59,7 +59,8 @@ impl Core {
         let keys = &scope.tenant.keys;
         let mut seed = Zeroizing::new([0; totp::SEED_BYTES]);
         self.chance().fill(&mut *seed);
-        let label = format!("{}${}", scope.client.application, login.reveal());
+        let application = scope.client.as_ref().map_or(&scope.tenant.tenant.name, |it| &it.application);
+        let label = format!("{application}${}", login.reveal());
         let enrolling = Enrolling {
             challenge: ChallengeId::new(now, self.chance()),
             name: name.clone(),
@@ -68,7 +69,7 @@ impl Core {
         };
         let id = FactorId::new(now, self.chance());
         let of = named(scope, &login);
-        let new_user = User { id: UserId::new(now, self.chance()), realm: scope.realm, login, named: of, created_at: now };
+        let new_user = User { id: UserId::new(now, self.chance()), realm: scope.realm, login, named: of, account: None, created_at: now };
         let sealed = keys.seal(seed_place(&id), &*seed, self.chance());
         let policy = scope.tenant.tenant.policy.clone();
         let challenge = Challenge {

@@ -104,6 +104,7 @@ impl Core {
             routes: Vec::new(),
             email_from: None,
             sms_from: None,
+            dialects: BTreeMap::new(),
             created_at: now,
         };
         self.save(id, Record::Tenant(tenant.clone()), What::TenantSaved { tenant: id }).await?;
@@ -321,7 +322,8 @@ impl Core {
     pub async fn probe_provider(&self, tenant: TenantId, name: &str) -> Result<Result<String, String>, Error> {
         match self.built(tenant, name).await? {
             Ok(Provider::Sends(it)) => Ok(it.probe().await.map_err(|error| error.to_string())),
-            Ok(Provider::Verifies(_) | Provider::Rings(_)) => Ok(Ok("nothing to ask before it is used".into())),
+            Ok(Provider::Verifies(it)) => Ok(it.probe().await.map_err(|error| error.to_string())),
+            Ok(Provider::Rings(_)) => Ok(Ok("nothing to ask before it is used".into())),
             Err(why) => Ok(Err(why)),
         }
     }
@@ -358,7 +360,9 @@ impl Core {
             return Err(Refusal::SettingBad("a template name has 1 to 100 visible characters".into()).into());
         }
         match channel {
-            Channel::Totp => return Err(Refusal::SettingBad("nothing is sent for totp, so it has no words".into()).into()),
+            Channel::Totp | Channel::External => {
+                return Err(Refusal::SettingBad(format!("no words of ours are sent for {channel}")).into());
+            }
             Channel::Email if wording.subject.as_deref().is_none_or(|it| it.trim().is_empty()) => {
                 return Err(Refusal::SettingBad("the words of a letter need a subject".into()).into());
             }

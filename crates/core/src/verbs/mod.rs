@@ -148,15 +148,23 @@ impl Core {
     }
 }
 
-/// On whose behalf something is asked: a client of a tenant, and the realm of people that it sees.
+/// On whose behalf something is asked: a tenant, one of its clients where the dialect knows clients, and the realm of people that is seen.
 #[derive(Debug, Clone)]
 pub struct Scope {
     /// The tenant, with everything that it has decided.
     pub tenant: Arc<Standing>,
-    /// The client.
-    pub client: Arc<crate::nouns::client::Client>,
+    /// The client; none where people ask for themselves.
+    pub client: Option<Arc<crate::nouns::client::Client>>,
     /// Whose people it sees.
     pub realm: crate::nouns::user::Realm,
+}
+
+impl Scope {
+    /// The scope of a tenant whose people ask for themselves.
+    #[must_use]
+    pub fn of_tenant(tenant: Arc<Standing>) -> Self {
+        Self { tenant, client: None, realm: crate::nouns::user::Realm::Tenant }
+    }
 }
 
 impl Core {
@@ -170,6 +178,6 @@ impl Core {
         if client.disabled {
             return Err(Refusal::ClientUnknown.into());
         }
-        Ok(Scope { tenant: standing, realm: crate::nouns::user::Realm::Client(client.id), client })
+        Ok(Scope { tenant: standing, realm: crate::nouns::user::Realm::Client(client.id), client: Some(client) })
     }
 }

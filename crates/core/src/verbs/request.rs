@@ -6,11 +6,12 @@
 use super::deliver::Carried;
 use super::{Core, Judged, Scope};
 use crate::nouns::challenge::{Challenge, Proof, Purpose, Stage};
-use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE, Order};
+use crate::nouns::delivery::{Delivery, DeliveryStage, LEASE, Load, Order};
 use crate::nouns::event::{Event, What};
 use crate::nouns::factor::FactorKind;
 use crate::nouns::limit::{Count, Failures, Limit, Lock, Sends};
 use crate::nouns::route;
+use crate::nouns::sign_in::SignIn;
 use crate::nouns::template::Template;
 use crate::nouns::tenant::Policy;
 use crate::nouns::user::Realm;
@@ -19,7 +20,7 @@ use crate::verbs::standing::Standing;
 use crate::words::address::{Address, BadPhoneNumber, Channel, Fingerprint, Login};
 use crate::words::id::{ChallengeId, DeliveryId};
 use crate::words::refusal::{Error, Fault, Refusal};
-use crate::words::secret::{Code, Mac, Place, Sealed, TenantKeys};
+use crate::words::secret::{Code, Place, Sealed, TenantKeys};
 use crate::words::time::Timestamp;
 use crate::words::wording::{Message, Values};
 use std::num::NonZeroU8;
@@ -64,8 +65,10 @@ pub struct Requested {
 pub enum Sent {
     /// A provider took it.
     Taken,
-    /// It waits for a provider, and will be sent as soon as one takes it.
+    /// It waits for a provider's word, which did not come in time.
     Queued,
+    /// No provider takes it now; it is tried again until its code is over.
+    Postponed,
     /// There is none: the person has the code already.
     Nothing,
 }
@@ -82,18 +85,25 @@ impl Core {
         match ask {
             Ask::Code { login, channel, to, template } => {
                 let template = scope.tenant.template(scope.realm, channel, template.as_deref())?;
-                self.request_code(scope, channel, Order { to, login, template: template.map(|it| it.id) }, template).await
+                self.request_code(scope, channel, Order { to, login, template: template.map(|it| it.id) }, template, Opening::Bare).await
             }
             Ask::Totp { login, device } => self.request_totp(scope, &login, device).await,
         }
     }
 
-    async fn request_code(&self, scope: &Scope, channel: Channel, order: Order, template: Option<&Template>) -> Result<Requested, Error> {
+    pub(crate) async fn request_code(
+        &self,
+        scope: &Scope,
+        channel: Channel,
+        order: Order,
+        template: Option<&Template>,
+        opening: Opening,
+    ) -> Result<Requested, Error> {
         check_destination(&scope.tenant, channel, &order.to)?;
         let now = self.now();
         let policy = scope.tenant.tenant.policy.clone();
         let id = ChallengeId::new(now, self.chance());
-        let Prepared { message, delivery, mac } = self.prepare(scope, id, channel, &order, template, now)?;
+        let Prepared { load, delivery, proof } = self.prepare(scope, id, channel, &order, template, now)?;
         let expires_at = now + policy.code_lifetime();
         let failures = [
             failures_of(&scope.tenant.keys, scope.realm, &order.login, channel),
@@ -105,9 +115,10 @@ impl Core {
             realm: scope.realm,
             channel,
             failures: failures.to_vec(),
-            purpose: Purpose::Authenticate,
-            stage: Stage::Open { attempts_left: policy.attempts, expires_at, proof: Proof::Code { mac, delivery: delivery.id } },
+            purpose: opening.purpose(),
+            stage: Stage::Open { attempts_left: policy.attempts, expires_at, proof },
         };
+        let first = failures.into_iter().chain(sends).map(Key::Limit).chain(opening.key()).collect();
         let opened = self.event(now, What::Opened { challenge: id, channel });
         let refused = self.event(now, What::RefusedSends { channel });
         let waiting = delivery.clone();
@@ -120,6 +131,10 @@ impl Core {
                 Ok(change) => change,
                 Err((note, refusal)) => return Judged::Write(note, Err(refusal)),
             };
+            let change = match opening.write(seen, id, change) {
+                Ok(change) => change,
+                Err(refusal) => return Judged::Write(Change::none(), Err(refusal)),
+            };
             let mut challenge = challenge.clone();
             if let Stage::Open { attempts_left, .. } = &mut challenge.stage {
                 *attempts_left = left_of_round(&counts, &policy);
@@ -127,9 +142,8 @@ impl Core {
             let change = change.insert(Record::Challenge(challenge)).insert(Record::Delivery(waiting.clone())).tell(opened.clone());
             Judged::Write(change, Ok(()))
         };
-        let first = failures.into_iter().chain(sends).map(Key::Limit).collect();
         self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)??;
-        let sent = self.deliver_now(scope, delivery, message).await?;
+        let sent = self.deliver_now(scope, delivery, load).await?;
         Ok(Requested { challenge: id, expires_at, sent })
     }
 
@@ -183,19 +197,24 @@ impl Core {
         now: Timestamp,
     ) -> Result<Prepared, Error> {
         let Standing { tenant, keys, .. } = &*scope.tenant;
+        let id = DeliveryId::new(now, self.chance());
+        if scope.tenant.makes_own_codes(channel, &order.to) {
+            let load = Load::Start { channel, to: order.to.clone() };
+            return self.promise(keys, id, challenge, order, load, Proof::External { delivery: id }, now);
+        }
         let code = Code::draw(tenant.policy.code_length, self.chance());
         let wording = Standing::wording(template, channel);
         let values = Values {
             code: &code,
             minutes: u64::from(tenant.policy.code_lifetime_s / 60).max(1),
             tenant: &tenant.display_name,
-            application: &scope.client.name,
+            application: scope.client.as_ref().map_or(&tenant.display_name, |it| &it.name),
             user: order.login.reveal(),
         };
         let words = self.0.with.pen.write(&wording, &values).map_err(Refusal::TemplateBroken)?;
         let sender = match channel {
-            Channel::Email => scope.client.email_from.as_deref().or(tenant.sender(channel)),
-            Channel::Sms | Channel::Voice | Channel::Totp => tenant.sender(channel),
+            Channel::Email => scope.client.as_ref().and_then(|it| it.email_from.as_deref()).or(tenant.sender(channel)),
+            Channel::Sms | Channel::Voice | Channel::External | Channel::Totp => tenant.sender(channel),
         };
         let message = Arc::new(Message {
             channel,
@@ -206,31 +225,46 @@ impl Core {
             html: words.html,
             code: code.reveal().to_owned(),
         });
-        let id = DeliveryId::new(now, self.chance());
+        let proof = Proof::Code { mac: keys.code(challenge, code.reveal()), delivery: id };
+        self.promise(keys, id, challenge, order, Load::Words(message), proof, now)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a delivery is made of")]
+    fn promise(
+        &self,
+        keys: &TenantKeys,
+        id: DeliveryId,
+        challenge: ChallengeId,
+        order: &Order,
+        load: Load,
+        proof: Proof,
+        now: Timestamp,
+    ) -> Result<Prepared, Error> {
         let delivery = Delivery {
             id,
             challenge,
-            channel,
+            channel: load.channel(),
             order: self.seal(keys, order_place(&id), order)?,
             // This node makes the first attempt: to all others the delivery is leased.
-            stage: DeliveryStage::Queued { due_at: now + LEASE, attempt: 1, message: self.seal(keys, message_place(&id), &*message)? },
+            stage: DeliveryStage::Queued { due_at: now + LEASE, attempt: 1, message: self.seal(keys, message_place(&id), &load)? },
         };
-        Ok(Prepared { mac: keys.code(challenge, code.reveal()), message, delivery })
+        Ok(Prepared { load, delivery, proof })
     }
 
     /// Carries a message whose promise is durable, and waits for the provider's word as long as the tenant allows.
-    pub(crate) async fn deliver_now(&self, scope: &Scope, delivery: Delivery, message: Arc<Message>) -> Result<Sent, Refusal> {
+    pub(crate) async fn deliver_now(&self, scope: &Scope, delivery: Delivery, load: Load) -> Result<Sent, Refusal> {
         let within = scope.tenant.tenant.policy.answer_within();
-        let told = self.start_carrying(scope.tenant.clone(), delivery, message, None);
+        let told = self.start_carrying(scope.tenant.clone(), delivery, load, None);
         match super::deliver::first_of(told, self.0.with.tasks.pause(within)).await {
             Some(Ok(Carried::Taken { .. })) => Ok(Sent::Taken),
             Some(Ok(Carried::Refused { .. })) => Err(Refusal::DeliveryRefused),
             Some(Ok(Carried::NoSuchAddress { .. })) => Err(Refusal::AddressUnreachable),
-            Some(Ok(Carried::Later { .. }) | Err(_)) | None => Ok(Sent::Queued),
+            Some(Ok(Carried::Later { .. })) => Ok(Sent::Postponed),
+            Some(Err(_)) | None => Ok(Sent::Queued),
         }
     }
 
-    fn seal(&self, keys: &TenantKeys, place: Place<'_>, what: &impl serde::Serialize) -> Result<Sealed, Fault> {
+    pub(crate) fn seal(&self, keys: &TenantKeys, place: Place<'_>, what: &impl serde::Serialize) -> Result<Sealed, Fault> {
         let plain = serde_json::to_vec(what).map_err(|_| Fault::Corrupt("a message cannot be written as JSON".into()))?;
         Ok(keys.seal(place, &plain, self.chance()))
     }
@@ -238,9 +272,53 @@ impl Core {
 
 /// A message that is ready to be promised.
 pub(crate) struct Prepared {
-    pub(crate) message: Arc<Message>,
+    pub(crate) load: Load,
     pub(crate) delivery: Delivery,
-    pub(crate) mac: Mac,
+    pub(crate) proof: Proof,
+}
+
+/// For what a challenge is opened.
+#[derive(Clone)]
+pub(crate) enum Opening {
+    /// For whoever knows its id.
+    Bare,
+    /// A sign-in begins with it.
+    Begins(SignIn),
+    /// A sign-in goes on with it, that had this challenge before.
+    Within { of: Fingerprint, before: Option<ChallengeId> },
+}
+
+impl Opening {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::Bare => Purpose::Authenticate,
+            Self::Begins(it) => Purpose::SignIn(it.of),
+            Self::Within { of, .. } => Purpose::SignIn(*of),
+        }
+    }
+
+    fn key(&self) -> Option<Key> {
+        match self {
+            Self::Bare | Self::Begins(_) => None,
+            Self::Within { of, .. } => Some(Key::SignIn(*of)),
+        }
+    }
+
+    /// Writes down which challenge the sign-in has now.
+    fn write(&self, seen: &mut Seen, challenge: ChallengeId, change: Change) -> Result<Change, Refusal> {
+        match self {
+            Self::Bare => Ok(change),
+            Self::Begins(it) => Ok(change.insert(Record::SignIn(SignIn { challenge: Some(challenge), ..it.clone() }))),
+            Self::Within { of, before } => match seen.sign_in(*of) {
+                Some(held) if held.noun.challenge == *before => {
+                    Ok(change.replace(Record::SignIn(SignIn { challenge: Some(challenge), ..held.noun }), held.version))
+                }
+                // Somebody else was faster to ask for one.
+                Some(_) => Err(Refusal::ResendTooSoon),
+                None => Err(Refusal::SignInUnknown),
+            },
+        }
+    }
 }
 
 pub(crate) fn message_place(id: &DeliveryId) -> Place<'_> {

@@ -5,7 +5,7 @@
 
 use super::request::{Requested, count_failures, order_place, refused_by_lock, sends_of, take_sends};
 use super::{Core, Judged, Scope};
-use crate::nouns::challenge::{Challenge, Proof, Purpose, Stage};
+use crate::nouns::challenge::{Challenge, Purpose, Stage};
 use crate::nouns::delivery::Order;
 use crate::nouns::event::What;
 use crate::ports::{Change, Key, Record, Seen};
@@ -20,12 +20,17 @@ impl Core {
     /// Refusals: `ChallengeUnknown` (also when it is over, or nothing is sent for it), `ResendTooSoon`, `SendsExhausted`, `Locked`,
     /// `TemplateBroken`, `DeliveryRefused`, `AddressUnreachable`.
     pub async fn resend(&self, scope: &Scope, id: ChallengeId) -> Result<Requested, Error> {
+        self.resend_for(scope, id, Purpose::Authenticate).await
+    }
+
+    /// The same for a challenge of this purpose; one of another is unknown.
+    pub(crate) async fn resend_for(&self, scope: &Scope, id: ChallengeId, purpose: Purpose) -> Result<Requested, Error> {
         let now = self.now();
         let tenant = scope.tenant.tenant.id;
         let Some(Record::Challenge(challenge)) = self.store().find(tenant, Key::Challenge(id)).await?.map(|it| it.noun) else {
             return Err(Refusal::ChallengeUnknown.into());
         };
-        let (last, expires_at) = resendable(scope, &challenge, now).ok_or(Refusal::ChallengeUnknown)?;
+        let (last, expires_at) = resendable(scope, &challenge, purpose, now).ok_or(Refusal::ChallengeUnknown)?;
         let Some(Record::Delivery(before)) = self.store().find(tenant, Key::Delivery(last)).await?.map(|it| it.noun) else {
             return Err(Refusal::ChallengeUnknown.into());
         };
@@ -34,7 +39,7 @@ impl Core {
         // A template that was removed meanwhile leaves the standard words.
         let template = order.template.and_then(|id| scope.tenant.templates.iter().find(|it| it.id == id));
         let prepared = self.prepare(scope, id, challenge.channel, &order, template, now)?;
-        let (delivery, mac, failures) = (prepared.delivery.clone(), prepared.mac, challenge.failures.clone());
+        let (delivery, proof, failures) = (prepared.delivery.clone(), prepared.proof, challenge.failures.clone());
         let (sends, policy) = (sends_of(scope, &order), scope.tenant.tenant.policy.clone());
         let resent = self.event(now, What::Resent { challenge: id, delivery: delivery.id });
         let refused_sends = self.event(now, What::RefusedSends { channel: challenge.channel });
@@ -56,7 +61,7 @@ impl Core {
                 Err((note, refusal)) => Judged::Write(note, Err(refusal)),
                 Ok(change) => {
                     let change = change
-                        .replace(Record::Challenge(challenge.noun.recoded(mac, delivery.id)), challenge.version)
+                        .replace(Record::Challenge(challenge.noun.recoded(proof.clone())), challenge.version)
                         .insert(Record::Delivery(delivery.clone()))
                         .tell(resent.clone());
                     Judged::Write(change, Ok(()))
@@ -66,18 +71,16 @@ impl Core {
         let limits = challenge.failures.iter().copied().chain(sends).map(Key::Limit);
         let first = [Key::Challenge(id), Key::Delivery(last)].into_iter().chain(limits).collect();
         self.decide(tenant, first, judge).await?.ok_or(Fault::Contended)??;
-        let sent = self.deliver_now(scope, prepared.delivery, prepared.message).await?;
+        let sent = self.deliver_now(scope, prepared.delivery, prepared.load).await?;
         Ok(Requested { challenge: id, expires_at, sent })
     }
 }
 
 /// The delivery that carries the live code, and the deadline: only an open challenge with a code of ours has them.
-fn resendable(scope: &Scope, challenge: &Challenge, now: Timestamp) -> Option<(DeliveryId, Timestamp)> {
+fn resendable(scope: &Scope, challenge: &Challenge, purpose: Purpose, now: Timestamp) -> Option<(DeliveryId, Timestamp)> {
     match &challenge.stage {
-        Stage::Open { expires_at, proof: Proof::Code { delivery, .. }, .. }
-            if challenge.realm == scope.realm && challenge.purpose == Purpose::Authenticate && now < *expires_at =>
-        {
-            Some((*delivery, *expires_at))
+        Stage::Open { expires_at, .. } if challenge.realm == scope.realm && challenge.purpose == purpose && now < *expires_at => {
+            challenge.delivery().map(|delivery| (delivery, *expires_at))
         }
         _ => None,
     }

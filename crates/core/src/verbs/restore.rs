@@ -9,7 +9,10 @@
 
 use crate::nouns::delivery::DeliveryStage;
 use crate::nouns::event::{Event, What};
+use crate::nouns::factor::FactorKind;
+use crate::nouns::sign_in::SignIn;
 use crate::nouns::totp;
+use crate::nouns::user::{Account, User};
 use crate::ports::{Chance, Record};
 use crate::words::id::EventId;
 use crate::words::time::Timestamp;
@@ -23,14 +26,16 @@ pub struct Ended {
     pub deliveries: u64,
     /// Authenticators of which no value up to now is taken any more.
     pub authenticators: u64,
+    /// Sign-ins that were not finished, and people who were logged in.
+    pub sign_ins: u64,
 }
 
 impl Ended {
     /// What is written into the audit trail of each tenant whose backup, made at `made_at`, was restored.
     #[must_use]
     pub fn event(self, made_at: Timestamp, now: Timestamp, chance: &dyn Chance) -> Event {
-        let Self { challenges, deliveries, authenticators } = self;
-        Event { id: EventId::new(now, chance), at: now, what: What::Restored { made_at, challenges, deliveries, authenticators } }
+        let Self { challenges, deliveries, authenticators, sign_ins } = self;
+        Event { id: EventId::new(now, chance), at: now, what: What::Restored { made_at, challenges, deliveries, authenticators, sign_ins } }
     }
 }
 
@@ -48,8 +53,19 @@ pub fn restored(record: Record, now: Timestamp, ended: &mut Ended) -> Option<Rec
             Some(Record::Delivery(it.over(DeliveryStage::Failed { at: now, why })))
         }
         Record::Factor(it) => {
-            ended.authenticators += 1;
-            Some(Record::Factor(it.burnt_up_to(totp::newest_at(now))))
+            ended.authenticators += u64::from(matches!(it.kind, FactorKind::Totp { .. }));
+            let burnt = it.clone().burnt_up_to(totp::newest_at(now));
+            (burnt.kind != it.kind).then_some(Record::Factor(burnt))
+        }
+        Record::SignIn(it) => {
+            ended.sign_ins += 1;
+            Some(Record::SignIn(SignIn { over_at: it.over_at.min(now), ..it }))
+        }
+        // Somebody may have logged out since.
+        Record::User(User { account: Some(account), id, realm, login, named, created_at }) if !account.accesses.is_empty() => {
+            ended.sign_ins += account.accesses.len() as u64;
+            let account = Some(Account { accesses: Vec::new(), ..account });
+            Some(Record::User(User { account, id, realm, login, named, created_at }))
         }
         // Everything else is what it was: people, their wrong codes, and what administrators have decided.
         Record::Challenge(_)

@@ -8,11 +8,12 @@
 use super::{Core, Scope};
 use crate::nouns::client::Client;
 use crate::nouns::provider::ProviderSettings;
+use crate::nouns::route;
 use crate::nouns::template::{DEFAULT, Template};
 use crate::nouns::tenant::Tenant;
 use crate::nouns::user::Realm;
 use crate::ports::{Key, Listing, Provider, Record, Version};
-use crate::words::address::Channel;
+use crate::words::address::{Address, Channel};
 use crate::words::id::{ClientId, ProviderId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{DoesNotOpen, Mac, Place, Secret, TenantKeys};
@@ -86,6 +87,14 @@ impl Standing {
     #[must_use]
     pub fn wording<'a>(template: Option<&'a Template>, channel: Channel) -> Cow<'a, Wording> {
         template.map_or_else(|| Cow::Owned(Wording::standard(channel)), |it| Cow::Borrowed(&it.wording))
+    }
+
+    /// Whether the providers of a route make and check codes by themselves. The first one that can be used says it for all: the others
+    /// cannot take its place unless they do likewise.
+    pub(crate) fn makes_own_codes(&self, channel: Channel, to: &Address) -> bool {
+        let legs = route::legs(&self.tenant.routes, channel, to).iter();
+        let mut usable = legs.filter_map(|leg| self.carrier(*leg, channel)?.provider().ok());
+        matches!(usable.next(), Some(Provider::Verifies(_)))
     }
 
     pub(crate) fn carrier(&self, id: ProviderId, channel: Channel) -> Option<&Arc<Built>> {
@@ -226,9 +235,10 @@ impl Core {
     pub async fn authenticate(&self, client_id: &str, secret: &Secret) -> Result<Scope, Error> {
         let Some((tenant, id)) = self.client_named(client_id).await? else { return Err(Refusal::ClientUnknown.into()) };
         let scope = self.scope(tenant, id).await?;
+        let client = scope.client.as_ref().ok_or(Refusal::ClientUnknown)?;
         let given = secret_hash(&scope.tenant.keys, id, secret);
         // Every secret is compared, and each comparison takes the same time whichever digit differs.
-        let right = scope.client.secrets.iter().fold(false, |right, kept| right | (*kept == given));
+        let right = client.secrets.iter().fold(false, |right, kept| right | (*kept == given));
         if right { Ok(scope) } else { Err(Refusal::ClientUnknown.into()) }
     }
 

@@ -4,18 +4,22 @@
 //! [`Challenge::answer`]; around it are the locks, the counts and the record of what happened. Attempt, counts and verdict are one
 //! change, so that nobody hears a verdict that was not paid for (invariant 2).
 
-use super::request::{count_failures, named, refused_by_lock};
+use super::deliver::first_of;
+use super::request::{count_failures, named, order_place, refused_by_lock};
+use super::standing::Standing;
 use super::{Core, Judged, Scope};
 use crate::nouns::challenge::{Challenge, Evidence, Proof, Purpose, Stage, Verdict};
+use crate::nouns::delivery::{Delivery, DeliveryStage, Order};
 use crate::nouns::event::{Event, What};
 use crate::nouns::factor::{Factor, FactorKind};
 use crate::nouns::limit::{Count, Limit, Lock};
+use crate::nouns::sign_in::{Finishes, SignIn};
 use crate::nouns::totp;
-use crate::ports::{Change, Held, Key, Record, Seen};
-use crate::words::address::{Channel, Fingerprint, Login};
-use crate::words::id::{ChallengeId, EventId, FactorId};
+use crate::ports::{Change, CheckError, Held, Key, Provider, Receipt, Record, Seen};
+use crate::words::address::{Address, Channel, Fingerprint, Login};
+use crate::words::id::{ChallengeId, DeliveryId, EventId, FactorId, ProviderId};
 use crate::words::refusal::{Error, Fault, Refusal};
-use crate::words::secret::{Answer, Place, Secret, TenantKeys};
+use crate::words::secret::{Answer, BadAnswer, Offered, Place, Secret, TenantKeys};
 use std::num::NonZeroU8;
 use zeroize::Zeroizing;
 
@@ -31,6 +35,11 @@ pub enum Answered {
     },
     /// Wrong, and the last one: the challenge is over and the factor locked.
     LastWrong,
+    /// Wrong, says the provider that made the code and checks it; paid for, like any other.
+    Declined {
+        /// How many more wrong answers the challenge takes; none when it is over and the factor locked.
+        attempts_left: Option<NonZeroU8>,
+    },
     /// The challenge was over before: passed, spent, failed or expired.
     Over,
 }
@@ -40,6 +49,24 @@ pub enum Answered {
 enum For {
     Authentication { channel: Option<Channel> },
     Enrolment { of: Fingerprint },
+    SignIn { of: Fingerprint, user: Fingerprint, purpose: Finishes },
+}
+
+/// What a judge says of an answer.
+enum Judgement {
+    /// It is done.
+    Told(Answered, String),
+    /// It is paid for, and somebody else knows whether it was right.
+    Ask(Asking),
+}
+
+/// An answer that is paid for and not judged yet.
+struct Asking {
+    provider: ProviderId,
+    receipt: Receipt,
+    to: Address,
+    channel: Channel,
+    failures: Vec<Fingerprint>,
 }
 
 impl Core {
@@ -49,7 +76,7 @@ impl Core {
     /// # Errors
     /// Refusals: `ChallengeUnknown` (also for another client's), `ChannelDiffers`, `AnswerMalformed`, `Locked`.
     pub async fn verify(&self, scope: &Scope, id: ChallengeId, channel: Option<Channel>, answer: &str) -> Result<Answered, Error> {
-        self.answer(scope, id, For::Authentication { channel }, answer).await.map(|(answered, _)| answered)
+        self.answer(scope, id, For::Authentication { channel }, Offered::code(answer)).await.map(|(answered, _)| answered)
     }
 
     /// Judges the first value of a new authenticator; a right one makes it active. Gives the device's name with the verdict.
@@ -57,16 +84,39 @@ impl Core {
     /// # Errors
     /// Refusals: `UserUnknown`, `ChallengeUnknown`, `DeviceActive`, `AnswerMalformed`, `Locked`.
     pub async fn activate(&self, scope: &Scope, login: &Login, id: ChallengeId, answer: &str) -> Result<(Answered, String), Error> {
-        self.answer(scope, id, For::Enrolment { of: named(scope, login) }, answer).await
+        self.answer(scope, id, For::Enrolment { of: named(scope, login) }, Offered::code(answer)).await
     }
 
-    async fn answer(&self, scope: &Scope, id: ChallengeId, what_for: For, answer: &str) -> Result<(Answered, String), Error> {
+    /// Judges what is `offered` for a challenge of a sign-in. A right answer finishes a log-in: its record goes with the same change. An
+    /// activation stays until it is ended. The last wrong answer ends either.
+    pub(crate) async fn answer_sign_in(
+        &self,
+        scope: &Scope,
+        id: ChallengeId,
+        sign_in: &SignIn,
+        offered: Offered,
+    ) -> Result<Answered, Error> {
+        let what_for = For::SignIn { of: sign_in.of, user: sign_in.user, purpose: sign_in.purpose };
+        self.answer(scope, id, what_for, offered).await.map(|(answered, _)| answered)
+    }
+
+    async fn answer(&self, scope: &Scope, id: ChallengeId, what_for: For, offered: Offered) -> Result<(Answered, String), Error> {
+        let judged = self.judge(scope, id, what_for.clone(), offered.code.clone()).await?;
+        match judged {
+            Judgement::Told(answered, name) => Ok((answered, name)),
+            Judgement::Ask(asking) => Ok((self.ask_provider(scope, id, &what_for, asking, offered).await?, String::new())),
+        }
+    }
+
+    async fn judge(&self, scope: &Scope, id: ChallengeId, what_for: For, answer: Secret) -> Result<Judgement, Error> {
         let now = self.now();
         let tenant = scope.tenant.clone();
-        let (realm, answer, event) = (scope.realm, Secret::new(answer), EventId::new(now, self.chance()));
+        let (realm, event) = (scope.realm, EventId::new(now, self.chance()));
         let mut first = vec![Key::Challenge(id)];
-        if let For::Enrolment { of } = &what_for {
-            first.push(Key::UserNamed(*of));
+        match &what_for {
+            For::Enrolment { of } => first.push(Key::UserNamed(*of)),
+            For::SignIn { of, .. } => first.push(Key::SignIn(*of)),
+            For::Authentication { .. } => {}
         }
         let judge = move |seen: &mut Seen| {
             let refused = |refusal: Refusal| Judged::Write(Change::none(), Err(Error::from(refusal)));
@@ -74,11 +124,13 @@ impl Core {
             let Some(challenge) = seen.peek_challenge(id).filter(|it| it.realm == realm) else {
                 return refused(match &what_for {
                     For::Enrolment { of } if seen.peek(Key::UserNamed(*of)).is_none() => Refusal::UserUnknown,
+                    For::SignIn { .. } => Refusal::SignInUnknown,
                     For::Enrolment { .. } | For::Authentication { .. } => Refusal::ChallengeUnknown,
                 });
             };
             let counts = challenge.failures.iter().map(|of| Key::Limit(*of));
-            let more: Vec<Key> = counts.chain(factor_of(challenge).map(Key::Factor)).filter(|key| !seen.has_looked_at(*key)).collect();
+            let measured_by = factor_of(challenge).map(Key::Factor).into_iter().chain(asked_by(challenge).map(Key::Delivery));
+            let more: Vec<Key> = counts.chain(measured_by).filter(|key| !seen.has_looked_at(*key)).collect();
             if !more.is_empty() {
                 return Judged::Look(more);
             }
@@ -96,13 +148,24 @@ impl Core {
                         _ => return refused(Refusal::ChallengeUnknown),
                     }
                 }
-                (For::Authentication { .. }, Purpose::Enroll(_)) | (For::Enrolment { .. }, Purpose::Authenticate) => {
-                    return refused(Refusal::ChallengeUnknown);
-                }
+                (For::SignIn { of, user, purpose }, Purpose::SignIn(opened_for)) => match seen.peek(Key::SignIn(*of)) {
+                    Some(Record::SignIn(it)) if opened_for == *of && it.is_for(*user, *purpose, now) => {}
+                    _ => return refused(Refusal::SignInUnknown),
+                },
+                (For::Authentication { .. }, Purpose::Enroll(_) | Purpose::SignIn(_))
+                | (For::Enrolment { .. }, Purpose::Authenticate | Purpose::SignIn(_))
+                | (For::SignIn { .. }, Purpose::Authenticate | Purpose::Enroll(_)) => return refused(Refusal::ChallengeUnknown),
             }
             let policy = &tenant.tenant.policy;
             let length = if challenge.channel == Channel::Totp { totp::DIGITS } else { policy.code_length };
-            let guess = match Answer::parse(answer.reveal(), length) {
+            let asked_by = asked_by(challenge);
+            // How long a code of theirs is, only they know; none at all is no guess.
+            let parsed = match asked_by {
+                Some(_) if answer.reveal().is_empty() => Err(BadAnswer { length }),
+                Some(_) => Ok(None),
+                None => Answer::parse(answer.reveal(), length).map(Some),
+            };
+            let guess = match parsed {
                 Ok(guess) => guess,
                 Err(malformed) => return refused(malformed.into()),
             };
@@ -112,32 +175,45 @@ impl Core {
             if takes_answers && let Some(locked) = counts.iter().find_map(|(_, (count, _))| refused_by_lock(count, now)) {
                 return refused(locked);
             }
+            let asking = match asked_by.map(|id| asking(&tenant, &challenge.noun, seen.delivery(id))) {
+                None => None,
+                Some(Ok(Some(asking))) => Some(asking),
+                // Nothing was sent yet, so there is no code that could be right, and nobody is asked.
+                Some(Ok(None)) => return refused(BadAnswer { length }.into()),
+                Some(Err(fault)) => return Judged::Write(Change::none(), Err(fault.into())),
+            };
             // A device that was removed meanwhile proves nothing any more.
             let factor = factor_of(&challenge.noun).map(|id| seen.factor(id));
-            let (evidence, factor) = match factor {
-                None => (Evidence::Code(tenant.keys.code(id, guess.as_str())), None),
-                Some(None) => (Evidence::Step(None), None),
-                Some(Some(held)) => match open_seed(&tenant.keys, &held.noun) {
-                    Ok((seed, burnt)) => {
+            let (evidence, factor) = match (guess, factor) {
+                (None, _) => (Evidence::Elsewhere, None),
+                (Some(guess), None) => (Evidence::Code(tenant.keys.code(id, guess.as_str())), None),
+                (Some(_), Some(None)) => (Evidence::Step(None), None),
+                (Some(guess), Some(Some(held))) => match open_seed(&tenant.keys, &held.noun) {
+                    Ok(Some((seed, burnt))) => {
                         let step = totp::matching(&seed, &guess, now, burnt);
                         (Evidence::Step(step), Some((held, step)))
                     }
+                    Ok(None) => (Evidence::Step(None), None),
                     Err(fault) => return Judged::Write(Change::none(), Err(fault.into())),
                 },
+            };
+            let sign_in = match &what_for {
+                For::SignIn { of, purpose, .. } => seen.sign_in(*of).map(|held| (*purpose, held)),
+                For::Authentication { .. } | For::Enrolment { .. } => None,
             };
             let (next, verdict) = challenge.noun.answer(&evidence, now);
             let tell = |what| Event { id: event, at: now, what };
             let name = factor.as_ref().map_or_else(String::new, |(held, _)| held.noun.name.clone());
             let change = Change::none();
             match verdict {
-                Verdict::Ended => Judged::Write(change, Ok((Answered::Over, name))),
+                Verdict::Ended => Judged::Write(change, Ok(Judgement::Told(Answered::Over, name))),
                 Verdict::Expired => {
                     let change = change.replace(Record::Challenge(next), challenge.version).tell(tell(What::Expired { challenge: id }));
-                    Judged::Write(change, Ok((Answered::Over, name)))
+                    Judged::Write(change, Ok(Judgement::Told(Answered::Over, name)))
                 }
                 Verdict::Passed => {
                     let what = match next.purpose {
-                        Purpose::Authenticate => What::Passed { challenge: id },
+                        Purpose::Authenticate | Purpose::SignIn(_) => What::Passed { challenge: id },
                         Purpose::Enroll(factor) => What::Enrolled { factor },
                     };
                     let mut change = change.replace(Record::Challenge(next), challenge.version).tell(tell(what));
@@ -149,7 +225,7 @@ impl Core {
                     if let Some((Held { noun: factor, version }, Some(step))) = factor {
                         change = change.replace(Record::Factor(factor.proven(step, now)), version);
                     }
-                    Judged::Write(change, Ok((Answered::Passed, name)))
+                    Judged::Write(finish(change, sign_in), Ok(Judgement::Told(Answered::Passed, name)))
                 }
                 Verdict::Wrong { .. } | Verdict::LastWrong => {
                     let counts: Vec<_> = counts.into_iter().map(|(of, (count, read))| (of, count.one_more(now, policy), read)).collect();
@@ -165,11 +241,108 @@ impl Core {
                             (Answered::LastWrong, What::Spent { challenge: id })
                         }
                     };
-                    let change = change.replace(Record::Challenge(next), challenge.version).tell(tell(what));
+                    let failures = next.failures.clone();
+                    let change = change.replace(Record::Challenge(next), challenge.version);
                     let change = counts.into_iter().fold(change, |change, (of, count, read)| {
                         change.put(Record::Limit(Limit { of, count: Count::Failures(count) }), read)
                     });
-                    Judged::Write(change, Ok((answered, name)))
+                    if let Some(asking) = asking {
+                        return Judged::Write(change, Ok(Judgement::Ask(Asking { failures, ..asking })));
+                    }
+                    let change = match (&answered, sign_in) {
+                        (Answered::LastWrong, Some((_, held))) => change.remove(Key::SignIn(held.noun.of), held.version),
+                        _ => change,
+                    };
+                    Judged::Write(change.tell(tell(what)), Ok(Judgement::Told(answered, name)))
+                }
+            }
+        };
+        self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)?
+    }
+
+    /// Asks the provider that made the code whether an answer, which is paid for, is right; and writes down what it says before anybody
+    /// hears it.
+    async fn ask_provider(
+        &self,
+        scope: &Scope,
+        id: ChallengeId,
+        what_for: &For,
+        asking: Asking,
+        offered: Offered,
+    ) -> Result<Answered, Error> {
+        let Asking { provider, receipt, to, channel, failures } = asking;
+        let heard = match scope.tenant.carrier(provider, channel).map(|it| it.provider()) {
+            Some(Ok(Provider::Verifies(them))) => {
+                let within = self.0.with.tasks.pause(scope.tenant.tenant.policy.answer_within());
+                let late = || Err(CheckError::NoVerdict("it took too long".into()));
+                first_of(them.check(receipt, to, offered), within).await.unwrap_or_else(late)
+            }
+            Some(_) | None => Err(CheckError::NotAsked("the provider that made the code is not there any more".into())),
+        };
+        if let Err(error) = &heard {
+            tracing::warn!(
+                tenant.id = %scope.tenant.tenant.id, challenge.id = %id, provider.id = %provider,
+                "The answer to challenge {id} could not be checked: {error}"
+            );
+        }
+        let (now, policy) = (self.now(), scope.tenant.tenant.policy.clone());
+        let event = EventId::new(now, self.chance());
+        let sign_in_of = match what_for {
+            For::SignIn { of, purpose, .. } => Some((*of, *purpose)),
+            For::Authentication { .. } | For::Enrolment { .. } => None,
+        };
+        let first = [Key::Challenge(id)].into_iter().chain(failures.iter().copied().map(Key::Limit));
+        let first = first.chain(sign_in_of.map(|(of, _)| Key::SignIn(of))).collect();
+        let judge = move |seen: &mut Seen| {
+            let tell = |what| Event { id: event, at: now, what };
+            let Some(challenge) = seen.challenge(id) else {
+                return Judged::Write(Change::none(), Err(Error::from(Refusal::ChallengeUnknown)));
+            };
+            let counts: Vec<_> = failures.iter().map(|of| (*of, count_failures(seen.limit(*of)))).collect();
+            let sign_in = sign_in_of.map(|(of, purpose)| seen.sign_in(of).map(|held| (purpose, held)));
+            let attempts_left = match &challenge.noun.stage {
+                Stage::Open { attempts_left, .. } => Some(*attempts_left),
+                Stage::Passed { .. } | Stage::Spent { .. } | Stage::Expired { .. } | Stage::Failed { .. } => None,
+            };
+            let change = Change::none();
+            match &heard {
+                Ok(true) => {
+                    // Whose sign-in was finished or ended meanwhile has nothing to finish any more.
+                    let (Some(next), false) = (challenge.noun.proven(now), matches!(sign_in, Some(None))) else {
+                        return Judged::Write(change, Ok(Answered::Over));
+                    };
+                    let change = change.replace(Record::Challenge(next), challenge.version).tell(tell(What::Passed { challenge: id }));
+                    let change = counts.into_iter().fold(change, |change, (of, (_, read))| match read {
+                        Some(version) => change.remove(Key::Limit(of), version),
+                        None => change,
+                    });
+                    Judged::Write(finish(change, sign_in.flatten()), Ok(Answered::Passed))
+                }
+                Ok(false) => {
+                    let locked = counts.iter().any(|(_, (count, _))| count.lock(now) != Lock::Open);
+                    let attempts_left = attempts_left.filter(|_| !locked);
+                    let what = match attempts_left {
+                        Some(left) => What::Wrong { challenge: id, attempts_left: left.get() },
+                        None => What::Spent { challenge: id },
+                    };
+                    let change = match (attempts_left, sign_in.flatten()) {
+                        (None, Some((_, held))) => change.remove(Key::SignIn(held.noun.of), held.version),
+                        _ => change,
+                    };
+                    Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left }))
+                }
+                Err(CheckError::NoVerdict(_)) => {
+                    Judged::Write(change.tell(tell(What::Unjudged { challenge: id, is_paid: true })), Err(Refusal::NoVerdict.into()))
+                }
+                Err(CheckError::NotAsked(_)) => {
+                    let change = change.replace(Record::Challenge(challenge.noun.given_back()), challenge.version);
+                    let change = counts.into_iter().fold(change, |change, (of, (count, read))| match read {
+                        Some(version) => {
+                            change.replace(Record::Limit(Limit { of, count: Count::Failures(count.one_less(&policy)) }), version)
+                        }
+                        None => change,
+                    });
+                    Judged::Write(change.tell(tell(What::Unjudged { challenge: id, is_paid: false })), Err(Refusal::NoVerdict.into()))
                 }
             }
         };
@@ -177,18 +350,48 @@ impl Core {
     }
 }
 
+/// A right answer finishes a log-in; an activation goes on until what it is for is kept, and takes no answer before another challenge.
+fn finish(change: Change, sign_in: Option<(Finishes, Held<SignIn>)>) -> Change {
+    match sign_in {
+        Some((Finishes::Login, held)) => change.remove(Key::SignIn(held.noun.of), held.version),
+        Some((Finishes::Activation, held)) => change.replace(Record::SignIn(SignIn { challenge: None, ..held.noun }), held.version),
+        None => change,
+    }
+}
+
+/// The delivery that asked a provider for a code of its own.
+fn asked_by(challenge: &Challenge) -> Option<DeliveryId> {
+    match &challenge.stage {
+        Stage::Open { proof: Proof::External { delivery }, .. } => Some(*delivery),
+        _ => None,
+    }
+}
+
+/// Whom to ask about a code that is not ours; nobody, when no provider has taken the delivery yet.
+fn asking(tenant: &Standing, challenge: &Challenge, delivery: Option<Held<Delivery>>) -> Result<Option<Asking>, Fault> {
+    let Some(Held { noun: delivery, .. }) = delivery else { return Ok(None) };
+    let DeliveryStage::Sent { provider, receipt, .. } = &delivery.stage else { return Ok(None) };
+    let plain = tenant.keys.open_sealed(order_place(&delivery.id), &delivery.order)?;
+    let order: Order = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("an order cannot be read".into()))?;
+    let (provider, receipt) = (*provider, Receipt(receipt.clone()));
+    Ok(Some(Asking { provider, receipt, to: order.to, channel: challenge.channel, failures: Vec::new() }))
+}
+
 /// The factor that an answer is measured by, or that it makes active.
 fn factor_of(challenge: &Challenge) -> Option<FactorId> {
     match (challenge.purpose, &challenge.stage) {
         (Purpose::Enroll(factor), _) => Some(factor),
-        (Purpose::Authenticate, Stage::Open { proof: Proof::Totp { factor }, .. }) => Some(*factor),
-        (Purpose::Authenticate, _) => None,
+        (Purpose::Authenticate | Purpose::SignIn(_), Stage::Open { proof: Proof::Totp { factor }, .. }) => Some(*factor),
+        (Purpose::Authenticate | Purpose::SignIn(_), _) => None,
     }
 }
 
-fn open_seed(keys: &TenantKeys, factor: &Factor) -> Result<(Zeroizing<Vec<u8>>, Option<totp::StepNumber>), Fault> {
-    let FactorKind::Totp { seed, burnt } = &factor.kind;
-    Ok((Zeroizing::new(keys.open_sealed(seed_place(&factor.id), seed)?), *burnt))
+/// The seed of an authenticator, and its last step that was accepted; nothing when the factor is none.
+fn open_seed(keys: &TenantKeys, factor: &Factor) -> Result<Option<(Zeroizing<Vec<u8>>, Option<totp::StepNumber>)>, Fault> {
+    match &factor.kind {
+        FactorKind::Totp { seed, burnt } => Ok(Some((Zeroizing::new(keys.open_sealed(seed_place(&factor.id), seed)?), *burnt))),
+        FactorKind::External { .. } => Ok(None),
+    }
 }
 
 pub(crate) fn seed_place(id: &FactorId) -> Place<'_> {

@@ -1,7 +1,9 @@
 //! Addresses: where a message can reach a person. Parsed at the door, then never again.
 
 use crate::words::secret::hex;
+use crate::words::variables::Variables;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// By which way a person is reached or asked.
@@ -14,12 +16,17 @@ pub enum Channel {
     Voice,
     /// A letter by SMTP.
     Email,
+    /// A way that only the tenant's provider knows: what the application says of the person is handed on to it (Pryv contract §5).
+    External,
     /// Nothing is sent: the person's own authenticator shows the code (RFC 6238).
     Totp,
 }
 
 impl Channel {
-    /// The channels over which something is sent, in the order in which they are shown.
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 5] = [Self::Sms, Self::Voice, Self::Email, Self::External, Self::Totp];
+
+    /// The channels over which we send words of our own, in the order in which they are shown.
     pub const CARRIED: [Self; 3] = [Self::Sms, Self::Voice, Self::Email];
 
     /// The word that settings and metrics use.
@@ -29,6 +36,7 @@ impl Channel {
             Self::Sms => "sms",
             Self::Voice => "voice",
             Self::Email => "email",
+            Self::External => "external",
             Self::Totp => "totp",
         }
     }
@@ -36,7 +44,7 @@ impl Channel {
     /// Reads the word, in any case (CIAM contract §3.1).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Sms, Self::Voice, Self::Email, Self::Totp].into_iter().find(|it| it.as_str().eq_ignore_ascii_case(text))
+        Self::ALL.into_iter().find(|it| it.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -209,15 +217,18 @@ pub enum Address {
     Phone(PhoneNumber),
     /// A mailbox.
     Email(EmailAddress),
+    /// What the application says of the person, for [`Channel::External`].
+    Data(Variables),
 }
 
 impl Address {
-    /// The whole address, for the carrier.
+    /// The whole address, for the carrier; data as JSON.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> Cow<'_, str> {
         match self {
-            Self::Phone(it) => it.reveal(),
-            Self::Email(it) => it.reveal(),
+            Self::Phone(it) => it.reveal().into(),
+            Self::Email(it) => it.reveal().into(),
+            Self::Data(it) => serde_json::to_string(it).unwrap_or_default().into(),
         }
     }
 
@@ -227,6 +238,7 @@ impl Address {
         match self {
             Self::Phone(it) => it.hint(),
             Self::Email(it) => it.hint(),
+            Self::Data(_) => "•••".to_owned(),
         }
     }
 
@@ -236,6 +248,7 @@ impl Address {
     pub fn canonical(&self) -> String {
         match self {
             Self::Phone(number) => number.reveal().to_owned(),
+            Self::Data(it) => it.canonical(),
             Self::Email(mail) => {
                 let (local, domain) = mail.reveal().split_once('@').unwrap_or((mail.reveal(), ""));
                 let untagged = local.split_once('+').map_or(local, |(before, _)| before);

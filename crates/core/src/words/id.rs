@@ -96,6 +96,8 @@ id!(/// A challenge: the `authId` of the CIAM dialect.
     ChallengeId, "chl_");
 id!(/// One message on its way. The same id on every try, so that a receiver can tell a repetition.
     DeliveryId, "dlv_");
+id!(/// A person who is logged in with one application.
+    AccessId, "acc_");
 id!(/// One configured carrier of messages.
     ProviderId, "prv_");
 id!(/// One set of words for one channel.

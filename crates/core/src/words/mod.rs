@@ -6,4 +6,5 @@ pub mod id;
 pub mod refusal;
 pub mod secret;
 pub mod time;
+pub mod variables;
 pub mod wording;

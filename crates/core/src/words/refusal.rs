@@ -4,6 +4,7 @@
 use crate::words::address::{BadEmailAddress, BadLogin, BadPhoneNumber, Channel};
 use crate::words::secret::{BadAnswer, DoesNotOpen};
 use crate::words::time::Timestamp;
+use crate::words::variables::BadVariables;
 use std::time::Duration;
 
 /// The house says no, and the caller can do something about it. Dialects map it without a wildcard arm.
@@ -90,6 +91,21 @@ pub enum Refusal {
         /// The most that the tenant allows.
         most: u16,
     },
+    /// No such sign-in for this person and purpose: never was, is over, or was finished.
+    #[error("no such sign-in")]
+    SignInUnknown,
+    /// The service that checks its own codes gave no verdict.
+    #[error("the service that checks the code gave no verdict")]
+    NoVerdict,
+    /// The data by which a person is reached are none, or too many.
+    #[error(transparent)]
+    DataBad(#[from] BadVariables),
+    /// Name and password do not match, or too many were tried.
+    #[error("name and password do not match")]
+    PasswordWrong,
+    /// No such access of this person: never was, is over, or was ended.
+    #[error("no such access")]
+    AccessUnknown,
     /// Something of this name is there already (administration).
     #[error("the name is taken")]
     NameTaken,

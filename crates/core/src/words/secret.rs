@@ -7,6 +7,7 @@
 use crate::ports::Chance;
 use crate::words::address::Fingerprint;
 use crate::words::id::{ChallengeId, KeyId, TenantId};
+use crate::words::variables::Variables;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -113,6 +114,67 @@ impl Answer {
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answer(…)")
+    }
+}
+
+/// What somebody offers as proof: a code, and whatever else the application sent with it. A provider that checks its own codes may ask
+/// for the rest (Pryv contract §5).
+#[derive(Debug, Clone)]
+pub struct Offered {
+    /// The code, as it was typed.
+    pub code: Secret,
+    /// Everything that was sent, the code included.
+    pub with: Variables,
+}
+
+impl Offered {
+    /// A code and nothing else.
+    #[must_use]
+    pub fn code(text: &str) -> Self {
+        Self { code: Secret::new(text), with: Variables::of([("code".to_owned(), text.into())]) }
+    }
+}
+
+/// A recovery code as it is kept: a keyed hash of ours, or the code itself where another product has left it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeptCode(String);
+
+impl KeptCode {
+    /// What a keyed hash begins with.
+    const HASHED: &'static str = "countersign:";
+
+    /// The keyed hash of a code.
+    #[must_use]
+    pub fn hashed(mac: &Mac) -> Self {
+        Self(format!("{}{}", Self::HASHED, hex::write(&mac.0)))
+    }
+
+    /// Takes what is kept elsewhere.
+    #[must_use]
+    pub fn found(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The form in which it is kept.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `code`, whose keyed hash is `mac`, is the one. Takes the same time whichever character differs.
+    #[must_use]
+    pub fn is(&self, code: &Secret, mac: &Mac) -> bool {
+        match self.0.strip_prefix(Self::HASHED) {
+            Some(hash) => hex::read(hash).is_some_and(|kept| Mac(kept) == *mac),
+            None => !self.0.is_empty() && Secret::new(self.0.as_str()) == *code,
+        }
+    }
+}
+
+impl fmt::Debug for KeptCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptCode(…)")
     }
 }
 

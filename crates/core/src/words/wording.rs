@@ -38,6 +38,8 @@ impl Wording {
                 text: "Your {{ tenant }} verification code is {{ spoken_code }}. Again: {{ spoken_code }}.".into(),
                 html: None,
             },
+            // The provider has words of its own.
+            Channel::External => Self { subject: None, text: "{{ code }}".into(), html: None },
             Channel::Sms | Channel::Totp => Self {
                 subject: None,
                 text: "{{ code }} is your {{ tenant }} verification code. It is valid for {{ minutes }} minutes. Do not share it.".into(),

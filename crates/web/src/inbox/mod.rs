@@ -64,7 +64,7 @@ struct Item<'a> {
     id: String,
     at: String,
     channel: &'static str,
-    to: &'a str,
+    to: std::borrow::Cow<'a, str>,
     subject: Option<&'a str>,
     text: &'a str,
     html: Option<&'a str>,

@@ -1,7 +1,7 @@
 //! The MFA transaction: a challenge is opened, and answered (contract §3).
 
 use super::said::{self, Asked, bad};
-use super::{By, Told, answer, channel, login, needed, optional_channel, texts};
+use super::{By, Told, answer, channel, login, needed, optional_channel, texts, unserved};
 use crate::Hall;
 use crate::body::Sheet;
 use crate::measures::Verdict;
@@ -35,6 +35,7 @@ pub(super) async fn initiate(State(hall): State<Arc<Hall>>, By(scope): By, sheet
             let mailbox = EmailAddress::parse(&needed(email, "email")?).map_err(|it| refused(it.into()))?;
             Ask::Code { login, channel, to: Address::Email(mailbox), template }
         }
+        Channel::External => return Err(unserved()),
         Channel::Totp => Ask::Totp { login, device: needed(device, "deviceName")? },
     };
     let opened = hall.house.core.request(&scope, ask).await.map_err(|it| match it {
@@ -48,7 +49,7 @@ pub(super) async fn initiate(State(hall): State<Arc<Hall>>, By(scope): By, sheet
     let message = match opened.sent {
         // The blank at the end is the contract's.
         Sent::Taken => "OTP has been sent to the device ",
-        Sent::Queued => "OTP will be sent to the device shortly",
+        Sent::Queued | Sent::Postponed => "OTP will be sent to the device shortly",
         Sent::Nothing => "Please get the OTP from registered device to authenticate",
     };
     let auth_id = Some(opened.challenge.uuid().to_string());
@@ -78,8 +79,8 @@ pub(super) async fn validate(
 pub(super) fn count(hall: &Hall, judged: Result<Answered, &Error>) {
     let verdict = match judged {
         Ok(Answered::Passed) => Verdict::Passed,
-        Ok(Answered::Wrong { .. }) => Verdict::Wrong,
-        Ok(Answered::LastWrong) => Verdict::LastWrong,
+        Ok(Answered::Wrong { .. } | Answered::Declined { attempts_left: Some(_) }) => Verdict::Wrong,
+        Ok(Answered::LastWrong | Answered::Declined { attempts_left: None }) => Verdict::LastWrong,
         Ok(Answered::Over) => Verdict::Over,
         Err(Error::Refused(_)) => Verdict::Refused,
         Err(Error::Fault(_)) => return,

@@ -133,7 +133,7 @@ fn unreadable() -> Problem {
 fn only_totp(kind: Channel) -> Result<(), Problem> {
     match kind {
         Channel::Totp => Ok(()),
-        Channel::Sms | Channel::Voice | Channel::Email => {
+        Channel::Sms | Channel::Voice | Channel::Email | Channel::External => {
             Err(bad("deviceType: only TOTP devices are registered; for sms, email and voice the address comes with the request"))
         }
     }

@@ -107,17 +107,20 @@ fn login(text: &str) -> Result<Login, Problem> {
     Login::parse(text).map_err(|error| bad(format!("userName: {error}")))
 }
 
+fn unserved() -> Problem {
+    bad("deviceType: this type is not served here, use sms, email, voice or TOTP")
+}
+
 /// Which device type a caller means: one that is served, or a sentence about why not.
 fn channel(text: &str) -> Result<Channel, Problem> {
     const ELSEWHERE: [&str; 5] = ["FIDO2", "FIDO", "SECURITY_KEY", "PLATFORM", "MOBILE"];
     let text = text.trim();
-    Channel::parse(text).ok_or_else(|| {
-        if ELSEWHERE.iter().any(|it| it.eq_ignore_ascii_case(text)) {
-            bad("deviceType: this type is not served here, use sms, email, voice or TOTP")
-        } else {
-            bad("deviceType is unknown, use sms, email, voice or TOTP")
-        }
-    })
+    match Channel::parse(text) {
+        Some(channel @ (Channel::Sms | Channel::Voice | Channel::Email | Channel::Totp)) => Ok(channel),
+        None if ELSEWHERE.iter().any(|it| it.eq_ignore_ascii_case(text)) => Err(unserved()),
+        // This contract has no word for what only a provider knows.
+        Some(Channel::External) | None => Err(bad("deviceType is unknown, use sms, email, voice or TOTP")),
+    }
 }
 
 /// The device type of an answer; the authId knows it, so it may be left out (contract §1).

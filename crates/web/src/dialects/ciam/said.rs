@@ -92,6 +92,11 @@ pub(super) fn refusal(it: &Refusal, asked: Asked) -> Problem {
         Refusal::DeviceNameTaken => (BAD, "10010", "The user has a device of this name already".into()),
         Refusal::DeviceActive => (BAD, "10006", "The device is active already".into()),
         Refusal::TooManyDevices { most } => (BAD, "10014", format!("A user can have no more than {most} devices").into()),
+        Refusal::NoVerdict => (OURS, "10015", "The OTP could not be checked at present, please try again shortly".into()),
+        // What only other dialects can meet.
+        Refusal::SignInUnknown | Refusal::AccessUnknown => (BAD, "10007", "Invalid authId, please request a new OTP".into()),
+        Refusal::DataBad(why) => (BAD, "10005", why.to_string().into()),
+        Refusal::PasswordWrong => (StatusCode::UNAUTHORIZED, "10002", "Name and password do not match".into()),
         // What only administration can meet. None of it is said here, and it has words all the same.
         Refusal::NameTaken => (BAD, "10010", "The name is taken".into()),
         Refusal::Unknown(_) => (MISSING, "10005", "There is no such thing".into()),
@@ -105,7 +110,10 @@ pub(super) fn verdict(it: Answered) -> Result<(), Problem> {
     let (code, message): (_, Cow<'static, str>) = match it {
         Answered::Passed => return Ok(()),
         Answered::Wrong { attempts_left } => ("10008", format!("The OTP is incorrect, attempts left: {attempts_left}").into()),
-        Answered::LastWrong => ("10026", "QUOTA_EXCEEDED: too many incorrect OTPs, please request a new OTP later".into()),
+        Answered::Declined { attempts_left: Some(left) } => ("10008", format!("The OTP is incorrect, attempts left: {left}").into()),
+        Answered::LastWrong | Answered::Declined { attempts_left: None } => {
+            ("10026", "QUOTA_EXCEEDED: too many incorrect OTPs, please request a new OTP later".into())
+        }
         Answered::Over => ("10007", "The OTP has expired or was used already, please request a new OTP".into()),
     };
     Err(Problem::new(StatusCode::BAD_REQUEST, code, message))
@@ -122,6 +130,7 @@ pub(super) fn device_type(channel: Channel) -> &'static str {
         Channel::Sms => "SMS",
         Channel::Voice => "VOICE",
         Channel::Email => "EMAIL",
+        Channel::External => "EXTERNAL",
         Channel::Totp => "TOTP",
     }
 }

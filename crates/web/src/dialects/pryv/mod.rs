@@ -1,0 +1,5 @@
+//! The dialect of Pryv.io's multi-factor authentication (`docs/pryv.md`).
+
+mod settings;
+
+pub use settings::{DIALECT, Generation, Settings};
