@@ -574,7 +574,7 @@ fn draw_secret(chance: &dyn Chance) -> Secret {
 }
 
 /// Draws without bias: bytes beyond the last whole multiple of the alphabet are thrown away.
-fn draw_text(length: usize, alphabet: &[u8], chance: &dyn Chance) -> String {
+pub(super) fn draw_text(length: usize, alphabet: &[u8], chance: &dyn Chance) -> String {
     let fair = 256 - 256 % alphabet.len();
     let mut text = String::with_capacity(length);
     while text.len() < length {
