@@ -7,11 +7,12 @@ use crate::no::{Kind, No};
 use crate::ports::{OsChance, SystemClock, TokioTasks};
 use crate::tls;
 use countersign_core::nouns::tenant::Tenant;
-use countersign_core::ports::{Inbox, Listing};
+use countersign_core::ports::{Inbox, Listing, Outbound};
 use countersign_core::{Core, Neighbours};
 use countersign_providers::Fleet;
 use countersign_providers::egress::{Egress, EgressSettings};
 use countersign_providers::inbox::Tray;
+use countersign_providers::outbound::Upstream;
 use countersign_providers::pen::Quill;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Household {
     pub tasks: TokioTasks,
     /// What would have been sent, where the settings allow an inbox.
     pub inbox: Option<Arc<dyn Inbox>>,
+    /// The way to servers that a dialect stands in front of.
+    pub outbound: Arc<dyn Outbound>,
 }
 
 impl Household {
@@ -83,11 +86,12 @@ impl Household {
             clock: Arc::new(SystemClock),
             chance: Arc::new(OsChance),
             tasks: Arc::new(tasks.clone()),
-            carriers: Arc::new(Fleet::new(egress, Arc::new(SystemClock), tray.clone())),
+            carriers: Arc::new(Fleet::new(egress.clone(), Arc::new(SystemClock), tray.clone())),
             pen: Arc::new(Quill::new()),
             master,
         });
-        Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>) }, away))
+        let outbound = Arc::new(Upstream::new(egress));
+        Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>), outbound }, away))
     }
 
     /// Refuses to go on where no house was begun yet, before anything is made.

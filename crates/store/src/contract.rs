@@ -12,7 +12,7 @@ use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::sign_in::{Finishes, SignIn};
 use countersign_core::nouns::template::Template;
 use countersign_core::nouns::tenant::{Policy, Tenant};
-use countersign_core::nouns::user::{Access, Account, Realm, User};
+use countersign_core::nouns::user::{Access, AccessStage, Account, Realm, User};
 use countersign_core::ports::test::Script;
 use countersign_core::ports::{Chance, Change, Key, Listing, Outcome, Record, Seen, Step, Store, Swept, Turn, Version};
 use countersign_core::words::address::{Channel, Fingerprint, Login};
@@ -146,9 +146,8 @@ impl World {
             id: AccessId::new(at(0), &self.chance),
             app: "notes".into(),
             mac: self.mac("a token"),
-            token: self.sealed.clone(),
+            stage: AccessStage::Live { token: self.sealed.clone(), used_at: at(0) },
             created_at: at(0),
-            used_at: at(0),
         };
         let account = Account {
             password: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA".into(),

@@ -10,8 +10,8 @@ use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::tenant::Policy;
 use countersign_core::ports::test::{Script, Still};
 use countersign_core::ports::{
-    Call, Carriers, Health, Heard, Held, Inbox, Judge, Key, Listed, Listing, Outbound, Outcome, Pen, Pending, Provider, Record, Seen,
-    SendError, Shown, Step, Store, Swept, Tasks, Turn, Write,
+    Call, Carriers, Health, Held, Inbox, Judge, Key, Listed, Listing, Outbound, Outcome, Pen, Pending, Provider, Record, Seen, SendError,
+    Shown, Step, Store, Swept, Tasks, Turn, Write,
 };
 use countersign_core::verbs::manage::NewClient;
 use countersign_core::words::id::{DeliveryId, EventId, NodeId, TenantId, UserId};
@@ -152,7 +152,7 @@ impl Pen for Nobody {
 }
 
 impl Outbound for Nobody {
-    fn call(&self, _: Call) -> Pending<'static, Result<Heard, SendError>> {
+    fn call(&self, _: Call) -> Pending<'static, Result<countersign_core::ports::Heard, SendError>> {
         Box::pin(async { Err(SendError::Refused("nobody is asked in these tests".into())) })
     }
 }

@@ -8,7 +8,7 @@ use crate::tools::until;
 use countersign_core::nouns::event::What;
 use countersign_core::nouns::sign_in::{Finishes, SignIn};
 use countersign_core::nouns::totp;
-use countersign_core::nouns::user::{Access, Account, Realm, User};
+use countersign_core::nouns::user::{Access, AccessStage, Account, Realm, User};
 use countersign_core::ports::test::Script;
 use countersign_core::ports::{Change, Key, Listing, Outcome, Record, Step, Store};
 use countersign_core::words::address::{Fingerprint, Login};
@@ -284,9 +284,8 @@ impl Halfway {
             id: AccessId::new(LATER, &chance),
             app: app.into(),
             mac: kept_as(&"0".repeat(64)),
-            token: sealed.clone(),
             created_at: LATER,
-            used_at: LATER,
+            stage: AccessStage::Live { token: sealed.clone(), used_at: LATER },
         };
         let accesses = vec![access("notes"), access("diary")];
         let account = Account { password: "$argon2id$".into(), language: "en".into(), profile: None, accesses };
