@@ -128,7 +128,7 @@ impl Household {
 
     /// Waits for what was begun, and closes the database.
     pub async fn close(self, within: Duration) {
-        let Self { core, engine, tasks, inbox: _ } = self;
+        let Self { core, engine, tasks, inbox: _, outbound: _ } = self;
         if tokio::time::timeout(within, tasks.finished()).await.is_err() {
             tracing::warn!("Some deliveries did not finish in time; the next start carries them on");
         }
