@@ -2,11 +2,13 @@
 //!
 //! [`Fleet`] makes providers out of their settings, one kind a file: [`http`] (a request made from templates; [`presets`]
 //! has ready settings for some vendors), [`smtp`], [`pryv`] (endpoints as platform.yml describes them), and [`inbox`] for development. All of
-//! them leave by [`egress`]. [`pen`] fills in the words before anything is carried.
+//! them leave by [`egress`]. [`pen`] fills in the words before anything is carried; [`outbound`] calls servers that a dialect stands in
+//! front of.
 
 pub mod egress;
 pub mod http;
 pub mod inbox;
+pub mod outbound;
 pub mod pen;
 pub mod presets;
 pub mod pryv;
