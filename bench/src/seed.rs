@@ -119,6 +119,10 @@ impl Tasks for Here {
     fn pause(&self, span: Duration) -> Pending<'static, ()> {
         Box::pin(tokio::time::sleep(span))
     }
+
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
+        Box::pin(async move { work() })
+    }
 }
 
 impl Carriers for Here {

@@ -152,6 +152,7 @@ fn address_of(tenant: &Tenant, text: &str) -> Result<Address, No> {
 fn test_message(tenant: &Tenant, channel: Channel, to: &str) -> Result<Message, No> {
     let to = match channel {
         Channel::Email => Address::Email(EmailAddress::parse(to).map_err(|why| No::usage(why.to_string()))?),
+        Channel::External => return Err(No::usage("where an external message goes, only an application knows: ask for a code there")),
         Channel::Sms | Channel::Voice | Channel::Totp => {
             Address::Phone(PhoneNumber::parse(to, tenant.policy.region.as_deref()).map_err(|why| No::usage(why.to_string()))?)
         }

@@ -3,7 +3,11 @@
 use countersign_core::ports::{Chance, Clock, Pending, Tasks};
 use countersign_core::words::time::Timestamp;
 use std::cell::RefCell;
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// The machine's clock. The only place in the house that asks it (invariant 10).
@@ -53,33 +57,60 @@ fn from_the_system(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("no code may be drawn where the operating system has no randomness");
 }
 
-/// Work on the runtime, counted, so that a stop can wait for it.
-#[derive(Debug, Clone, Default)]
-pub struct TokioTasks(TaskTracker);
+/// Work on the runtime. What was detached is counted, so that a stop can wait for it.
+#[derive(Debug, Clone)]
+pub struct TokioTasks {
+    detached: TaskTracker,
+    /// One for each processor: more labour at once would end no sooner, and would leave nothing to anybody else.
+    hands: Arc<Semaphore>,
+}
+
+impl Default for TokioTasks {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { detached: TaskTracker::new(), hands: Arc::new(Semaphore::new(processors)) }
+    }
+}
 
 impl TokioTasks {
     /// Ready when no detached work is left. New work may still be detached, and is waited for.
     pub async fn finished(&self) {
-        self.0.close();
-        self.0.wait().await;
+        self.detached.close();
+        self.detached.wait().await;
     }
 }
 
 impl Tasks for TokioTasks {
     fn detach(&self, work: Pending<'static, ()>) {
-        self.0.spawn(work);
+        self.detached.spawn(work);
     }
 
     fn pause(&self, span: Duration) -> Pending<'static, ()> {
         Box::pin(tokio::time::sleep(span))
+    }
+
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
+        let hands = self.hands.clone();
+        Box::pin(async move {
+            let hand = hands.acquire_owned().await.expect("nobody closes it");
+            // The hand is kept until the work is done, also when nobody waits for it any more.
+            let done = tokio::task::spawn_blocking(move || {
+                work();
+                drop(hand);
+            });
+            if let Err(why) = done.await
+                && why.is_panic()
+            {
+                resume_unwind(why.into_panic());
+            }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     #[tokio::test]
     async fn a_stop_waits_for_work_that_was_detached() {
@@ -92,6 +123,26 @@ mod tests {
         }));
         tasks.finished().await;
         assert!(done.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn no_more_labour_is_done_at_once_than_there_are_processors() {
+        let tasks = TokioTasks::default();
+        let (most, busy) = (tasks.hands.available_permits(), Arc::new(AtomicUsize::new(0)));
+        let labours: Vec<_> = (0..most * 8)
+            .map(|_| {
+                let busy = busy.clone();
+                tokio::spawn(tasks.labour(Box::new(move || {
+                    assert!(busy.fetch_add(1, Ordering::SeqCst) < most, "there is a hand for each");
+                    (0..1000).for_each(|_| std::thread::yield_now());
+                    busy.fetch_sub(1, Ordering::SeqCst);
+                })))
+            })
+            .collect();
+        for labour in labours {
+            labour.await.expect("it does not panic");
+        }
+        assert_eq!((busy.load(Ordering::SeqCst), tasks.hands.available_permits()), (0, most));
     }
 
     #[test]

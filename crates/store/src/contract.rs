@@ -112,6 +112,7 @@ impl World {
             routes: vec![],
             email_from: None,
             sms_from: Some("Example".into()),
+            dialects: [("pryv".to_owned(), serde_json::json!({ "mode": "challenge-verify" }))].into(),
             created_at: at(0),
         }
     }
@@ -131,7 +132,7 @@ impl World {
 
     fn user(&self, named: Fingerprint) -> User {
         let login = Login::parse("j.doe").expect("a name");
-        User { id: UserId::new(at(0), &self.chance), realm: Realm::Tenant, login, named, created_at: at(0) }
+        User { id: UserId::new(at(0), &self.chance), realm: Realm::Tenant, login, named, account: None, created_at: at(0) }
     }
 
     fn factor(&self, user: UserId, name: &str, seconds: i64) -> Factor {
@@ -254,6 +255,7 @@ fn json(record: &Record) -> serde_json::Value {
         Record::Challenge(it) => serde_json::to_value(it),
         Record::Delivery(it) => serde_json::to_value(it),
         Record::Limit(it) => serde_json::to_value(it),
+        Record::SignIn(it) => serde_json::to_value(it),
         Record::Provider(it) => serde_json::to_value(it),
         Record::Template(it) => serde_json::to_value(it),
     }

@@ -26,7 +26,7 @@ pub(crate) enum Table {
 
 impl Table {
     /// All of them, in the order in which they are walked. It is kept in marks by number, so the next one is added at the end.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Of(Shelf::Tenants),
         Self::Of(Shelf::Clients),
         Self::Of(Shelf::Users),
@@ -37,6 +37,7 @@ impl Table {
         Self::Of(Shelf::Providers),
         Self::Of(Shelf::Templates),
         Self::Events,
+        Self::Of(Shelf::SignIns),
     ];
 
     pub(crate) const fn name(self) -> &'static str {

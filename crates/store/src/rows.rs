@@ -23,12 +23,13 @@ pub(crate) enum Shelf {
     Challenges,
     Deliveries,
     Limits,
+    SignIns,
     Providers,
     Templates,
 }
 
 impl Shelf {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Tenants,
         Self::Clients,
         Self::Users,
@@ -36,6 +37,7 @@ impl Shelf {
         Self::Challenges,
         Self::Deliveries,
         Self::Limits,
+        Self::SignIns,
         Self::Providers,
         Self::Templates,
     ];
@@ -49,6 +51,7 @@ impl Shelf {
             Self::Challenges => "challenges",
             Self::Deliveries => "deliveries",
             Self::Limits => "limits",
+            Self::SignIns => "sign_ins",
             Self::Providers => "providers",
             Self::Templates => "templates",
         }
@@ -64,7 +67,7 @@ impl Shelf {
             Self::Factors => Some(("owner", false)),
             Self::Challenges => None,
             Self::Deliveries => Some(("due_at", true)),
-            Self::Limits => Some(("over_at", true)),
+            Self::Limits | Self::SignIns => Some(("over_at", true)),
             Self::Templates => Some(("called", true)),
         }
     }
@@ -73,7 +76,7 @@ impl Shelf {
     pub(crate) const fn is_configuration(self) -> bool {
         match self {
             Self::Tenants | Self::Clients | Self::Providers | Self::Templates => true,
-            Self::Users | Self::Factors | Self::Challenges | Self::Deliveries | Self::Limits => false,
+            Self::Users | Self::Factors | Self::Challenges | Self::Deliveries | Self::Limits | Self::SignIns => false,
         }
     }
 
@@ -87,6 +90,7 @@ impl Shelf {
             Self::Challenges => serde_json::from_slice(body).map(Record::Challenge),
             Self::Deliveries => serde_json::from_slice(body).map(Record::Delivery),
             Self::Limits => serde_json::from_slice(body).map(Record::Limit),
+            Self::SignIns => serde_json::from_slice(body).map(Record::SignIn),
             Self::Providers => serde_json::from_slice(body).map(Record::Provider),
             Self::Templates => serde_json::from_slice(body).map(Record::Template),
         };
@@ -112,6 +116,7 @@ impl Spot {
             Record::Challenge(it) => (Shelf::Challenges, *it.id.as_bytes()),
             Record::Delivery(it) => (Shelf::Deliveries, *it.id.as_bytes()),
             Record::Limit(it) => (Shelf::Limits, *it.of.as_bytes()),
+            Record::SignIn(it) => (Shelf::SignIns, *it.of.as_bytes()),
             Record::Provider(it) => (Shelf::Providers, *it.id.as_bytes()),
             Record::Template(it) => (Shelf::Templates, *it.id.as_bytes()),
         };
@@ -143,6 +148,7 @@ impl Way {
             Key::Challenge(id) => spot(Shelf::Challenges, id.as_bytes()),
             Key::Delivery(id) => spot(Shelf::Deliveries, id.as_bytes()),
             Key::Limit(of) => spot(Shelf::Limits, of.as_bytes()),
+            Key::SignIn(of) => spot(Shelf::SignIns, of.as_bytes()),
             Key::Provider(id) => spot(Shelf::Providers, id.as_bytes()),
             Key::Template(id) => spot(Shelf::Templates, id.as_bytes()),
         }
@@ -172,6 +178,7 @@ pub(crate) fn column(record: &Record) -> Column<'_> {
         Record::Challenge(_) => Column::None,
         Record::Delivery(it) => Column::Millis(it.due_at().map(|at| at.as_millis())),
         Record::Limit(it) => Column::Millis(it.over_at().map(|at| at.as_millis())),
+        Record::SignIn(it) => Column::Millis(Some(it.over_at.as_millis())),
         Record::Provider(it) => Column::Text(it.name.as_str().into()),
         Record::Template(it) => {
             let realm = match it.realm {
@@ -193,6 +200,7 @@ pub(crate) fn write_body(record: &Record, into: &mut Vec<u8>) -> Result<(), Dama
         Record::Challenge(it) => serde_json::to_writer(into, it),
         Record::Delivery(it) => serde_json::to_writer(into, it),
         Record::Limit(it) => serde_json::to_writer(into, it),
+        Record::SignIn(it) => serde_json::to_writer(into, it),
         Record::Provider(it) => serde_json::to_writer(into, it),
         Record::Template(it) => serde_json::to_writer(into, it),
     }

@@ -62,7 +62,7 @@ fn challenge(chance: &Script, failures: Fingerprint) -> Challenge {
 
 fn person(chance: &Script, named: Fingerprint) -> User {
     let login = Login::parse("jdoe").expect("a name");
-    User { id: UserId::new(now(), chance), realm: Realm::Tenant, login, named, created_at: now() }
+    User { id: UserId::new(now(), chance), realm: Realm::Tenant, login, named, account: None, created_at: now() }
 }
 
 fn factor(id: FactorId, user: UserId) -> Factor {
@@ -640,7 +640,7 @@ impl Small {
         match dice.below(8) {
             0..3 => {
                 let login = Login::parse("jdoe").expect("a name");
-                Record::User(User { id: *dice.of(&self.users), realm: Realm::Tenant, login, named, created_at: now() })
+                Record::User(User { id: *dice.of(&self.users), realm: Realm::Tenant, login, named, account: None, created_at: now() })
             }
             3..5 => {
                 let which = dice.below(self.factors.len());

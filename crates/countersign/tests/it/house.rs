@@ -1,6 +1,7 @@
 //! A house for tests: the real core on the model engine, with a clock that stands still and providers that do as they are told.
 
 use countersign_core::nouns::challenge::Challenge;
+use countersign_core::nouns::client::Client;
 use countersign_core::nouns::delivery::Delivery;
 use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::route::Route;
@@ -115,6 +116,10 @@ impl Tasks for Runtime {
     fn pause(&self, span: Duration) -> Pending<'static, ()> {
         Box::pin(tokio::time::sleep(span))
     }
+
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
+        Box::pin(async move { work() })
+    }
 }
 
 /// The house, with one tenant (`demo`), one client and the providers `first` and `second`.
@@ -187,13 +192,18 @@ impl House {
         core.authenticate(&client.client_id, &secret).await.expect("its own secret")
     }
 
+    /// The client on whose behalf something is asked.
+    pub fn caller(scope: &Scope) -> &Client {
+        scope.client.as_deref().expect("every scope of this house has one")
+    }
+
     /// Changes the tenant's rules, and looks at them anew.
     pub async fn policy(&mut self, policy: Policy) {
         self.core
             .change_tenant(self.tenant.id, TenantChange { policy: Some(policy), ..TenantChange::default() })
             .await
             .expect("a valid policy");
-        self.scope = self.core.scope(self.tenant.id, self.scope.client.id).await.expect("still there");
+        self.scope = self.core.scope(self.tenant.id, Self::caller(&self.scope).id).await.expect("still there");
     }
 
     pub fn provider(&self, name: &str, does: Does) {

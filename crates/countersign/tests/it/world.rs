@@ -66,6 +66,10 @@ impl Tasks for Hasty {
     fn pause(&self, span: Duration) -> Pending<'static, ()> {
         Runtime.pause(span / 100)
     }
+
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
+        Runtime.labour(work)
+    }
 }
 
 /// A folder that goes with the test.

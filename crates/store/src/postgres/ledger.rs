@@ -262,7 +262,7 @@ fn raw_at(row: &Row, table: Table) -> Result<Raw, Error> {
         Table::Events | Table::Of(Shelf::Challenges) => Cell::None,
         Table::Of(Shelf::Tenants | Shelf::Clients | Shelf::Providers | Shelf::Templates) => Cell::Text(row.try_get(3)?),
         Table::Of(Shelf::Users | Shelf::Factors) => Cell::Id(row.try_get::<_, Uuid>(3)?.into_bytes()),
-        Table::Of(Shelf::Deliveries | Shelf::Limits) => Cell::Millis(row.try_get(3)?),
+        Table::Of(Shelf::Deliveries | Shelf::Limits | Shelf::SignIns) => Cell::Millis(row.try_get(3)?),
     };
     Ok(Raw { id: row.try_get::<_, Uuid>(0)?.into_bytes(), body: row.try_get(1)?, version: row.try_get(2)?, cell })
 }

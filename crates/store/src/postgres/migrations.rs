@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 
 /// The steps, in order. A step that was released is never edited; the next one is added. An older program must be able to go
 /// on with the new shape, because nodes are renewed one after the other.
-const STEPS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+const STEPS: [&str; 3] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql"), include_str!("migrations/0003.sql")];
 
 /// The version of the schema that this program knows.
 #[expect(clippy::cast_possible_truncation, reason = "there are never four billion steps")]

@@ -145,7 +145,7 @@ fn name_of(tenant: TenantId, record: &Record) -> Option<Name> {
         Record::User(_) => (Shelf::Users, Some(tenant)),
         Record::Provider(_) => (Shelf::Providers, Some(tenant)),
         Record::Template(_) => (Shelf::Templates, Some(tenant)),
-        Record::Factor(_) | Record::Challenge(_) | Record::Delivery(_) | Record::Limit(_) => return None,
+        Record::Factor(_) | Record::Challenge(_) | Record::Delivery(_) | Record::Limit(_) | Record::SignIn(_) => return None,
     };
     let text = match column(record) {
         Column::Text(text) => NameText::Text(text.into_owned()),

@@ -42,7 +42,7 @@ fn column_type(shelf: Shelf) -> Option<Type> {
     match shelf {
         Shelf::Tenants | Shelf::Clients | Shelf::Providers | Shelf::Templates => Some(Type::TEXT_ARRAY),
         Shelf::Users | Shelf::Factors => Some(Type::UUID_ARRAY),
-        Shelf::Deliveries | Shelf::Limits => Some(Type::INT8_ARRAY),
+        Shelf::Deliveries | Shelf::Limits | Shelf::SignIns => Some(Type::INT8_ARRAY),
         Shelf::Challenges => None,
     }
 }

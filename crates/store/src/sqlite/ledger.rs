@@ -176,7 +176,7 @@ fn raw_at(row: &Row<'_>, table: Table) -> rusqlite::Result<Raw> {
         Table::Events | Table::Of(Shelf::Challenges) => Cell::None,
         Table::Of(Shelf::Tenants | Shelf::Clients | Shelf::Providers | Shelf::Templates) => Cell::Text(row.get(3)?),
         Table::Of(Shelf::Users | Shelf::Factors) => Cell::Id(row.get(3)?),
-        Table::Of(Shelf::Deliveries | Shelf::Limits) => Cell::Millis(row.get(3)?),
+        Table::Of(Shelf::Deliveries | Shelf::Limits | Shelf::SignIns) => Cell::Millis(row.get(3)?),
     };
     Ok(Raw { id: row.get(0)?, body: row.get(1)?, version: row.get(2)?, cell })
 }

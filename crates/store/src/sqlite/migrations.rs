@@ -9,7 +9,12 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
 /// The steps, in order. A step that was released is never edited; the next one is added.
-const STEPS: [&str; 3] = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql"), include_str!("migrations/0003.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+    include_str!("migrations/0004.sql"),
+];
 
 /// `application_id` in the header of the file: how we know our own databases ("Csgn").
 const APPLICATION: i32 = i32::from_be_bytes(*b"Csgn");

@@ -47,7 +47,7 @@ impl ToSql for Json<'_> {
 
 /// Statements that read by a key.
 pub(super) struct Reads<'c> {
-    by_key: [Statement<'c>; 9],
+    by_key: [Statement<'c>; Shelf::ALL.len()],
     user_named: Statement<'c>,
     factors_of: Statement<'c>,
 }
@@ -99,9 +99,9 @@ impl<'c> Reads<'c> {
 
 /// Statements that write one row.
 pub(super) struct Writes<'c> {
-    insert: [Statement<'c>; 9],
-    replace: [Statement<'c>; 9],
-    remove: [Statement<'c>; 9],
+    insert: [Statement<'c>; Shelf::ALL.len()],
+    replace: [Statement<'c>; Shelf::ALL.len()],
+    remove: [Statement<'c>; Shelf::ALL.len()],
     event: Statement<'c>,
     events: Statement<'c>,
     stamp: Statement<'c>,
@@ -241,9 +241,9 @@ impl<'c> Writes<'c> {
     }
 }
 
-fn each<T>(mut make: impl FnMut(Shelf) -> rusqlite::Result<T>) -> rusqlite::Result<[T; 9]> {
+fn each<T>(mut make: impl FnMut(Shelf) -> rusqlite::Result<T>) -> rusqlite::Result<[T; Shelf::ALL.len()]> {
     let all = Shelf::ALL.into_iter().map(&mut make).collect::<rusqlite::Result<Vec<T>>>()?;
-    Ok(all.try_into().unwrap_or_else(|_| unreachable!("one for each of nine")))
+    Ok(all.try_into().unwrap_or_else(|_| unreachable!("one for each of them")))
 }
 
 /// Why the engine could not do something.

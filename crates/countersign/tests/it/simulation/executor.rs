@@ -392,4 +392,8 @@ impl Tasks for Hands {
     fn pause(&self, span: Duration) -> Pending<'static, ()> {
         Box::pin(self.sim.sleep(span))
     }
+
+    fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
+        Box::pin(async move { work() })
+    }
 }

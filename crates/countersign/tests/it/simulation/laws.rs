@@ -182,7 +182,7 @@ impl Laws {
 
     fn opens(&mut self, table: &Table, tenant: TenantId, it: &Challenge, origin: u64) {
         self.sim.note(format_args!("commit: {} is open", it.id));
-        let Stage::Open { attempts_left, expires_at, proof } = &it.stage else {
+        let Stage::Open { attempts_left, expires_at, .. } = &it.stage else {
             return self.breaks("1", format!("{} begins as {:?}", it.id, it.stage));
         };
         let most = self.policies[&tenant].attempts;
@@ -190,8 +190,8 @@ impl Laws {
         if it.purpose == Purpose::Authenticate {
             self.holds("2", !it.failures.is_empty(), || format!("wrong codes for {} are counted nowhere", it.id));
         }
-        if let Proof::Code { delivery, .. } = proof {
-            let is_there = table.get(tenant, Key::Delivery(*delivery)).is_some();
+        if let Some(delivery) = it.delivery() {
+            let is_there = table.get(tenant, Key::Delivery(delivery)).is_some();
             self.holds("5", is_there, || format!("{} and its message are not one change", it.id));
         }
         let known = Known {
@@ -237,12 +237,8 @@ impl Laws {
             Stage::Passed { .. } => {
                 self.sim.note(format_args!("commit: {id} passed"));
                 passed.push(id);
-                let by = match proof_before {
-                    Proof::Code { delivery, .. } => Some(*delivery),
-                    Proof::Totp { .. } => None,
-                };
                 let known = self.challenges.entry(id).or_default();
-                let again = known.passed_by.replace(by).is_some();
+                let again = known.passed_by.replace(before.delivery()).is_some();
                 self.holds("1", !again, || format!("{id} passed twice"));
             }
             Stage::Spent { .. } => paid.push(id),
@@ -254,7 +250,9 @@ impl Laws {
     }
 
     fn is_recoded(&self, table: &Table, tenant: TenantId, id: ChallengeId, before: &Proof, after: &Proof) {
-        let (Proof::Code { delivery: old, .. }, Proof::Code { delivery: new, .. }) = (before, after) else {
+        let ((Proof::Code { delivery: old, .. }, Proof::Code { delivery: new, .. })
+        | (Proof::External { delivery: old }, Proof::External { delivery: new })) = (before, after)
+        else {
             return self.breaks("3", format!("{id} is proven in another way now"));
         };
         self.holds("3", old != new, || format!("{id} has another code with the same message"));
@@ -268,7 +266,7 @@ impl Laws {
         self.sim.note(format_args!("commit: {} is promised for {}", it.id, it.challenge));
         let is_live = matches!(
             table.get(tenant, Key::Challenge(it.challenge)),
-            Some(Record::Challenge(Challenge { stage: Stage::Open { proof: Proof::Code { delivery, .. }, .. }, .. })) if *delivery == it.id
+            Some(Record::Challenge(challenge)) if challenge.delivery() == Some(it.id)
         );
         self.holds("5", is_live, || format!("{} does not carry the live code of {}", it.id, it.challenge));
         let parcel = Parcel { tenant, challenge: it.challenge, words: None, sending: Vec::new(), taken: 0, given_up: false };
@@ -303,8 +301,9 @@ impl Laws {
     }
 
     fn burns(&self, before: &Factor, after: &Factor) {
-        let (FactorKind::Totp { burnt: before, .. }, FactorKind::Totp { burnt: after, .. }) = (&before.kind, &after.kind);
-        self.holds("1", before <= after, || "a burnt step of an authenticator may be used again".into());
+        if let (FactorKind::Totp { burnt: before, .. }, FactorKind::Totp { burnt: after, .. }) = (&before.kind, &after.kind) {
+            self.holds("1", before <= after, || "a burnt step of an authenticator may be used again".into());
+        }
     }
 
     /// Every wrong verdict is counted in the change that makes it durable, and nothing else moves a count (invariant 2).
@@ -410,12 +409,10 @@ impl Laws {
     fn is_closed(&self, table: &Table, id: ChallengeId, how: &str) {
         let tenant = self.challenges.get(&id).and_then(|it| it.tenant);
         let waits = tenant.and_then(|tenant| match table.get(tenant, Key::Challenge(id)) {
-            Some(Record::Challenge(Challenge { stage: Stage::Open { proof: Proof::Code { delivery, .. }, .. }, .. })) => {
-                match table.get(tenant, Key::Delivery(*delivery)) {
-                    Some(Record::Delivery(it)) if it.due_at().is_some() => Some(it.id),
-                    _ => None,
-                }
-            }
+            Some(Record::Challenge(it)) => match table.get(tenant, Key::Delivery(it.delivery()?)) {
+                Some(Record::Delivery(it)) if it.due_at().is_some() => Some(it.id),
+                _ => None,
+            },
             _ => None,
         });
         self.holds("4", waits.is_none(), || format!("{id}: {how}, and {waits:?} still waits to be sent"));
@@ -439,7 +436,7 @@ impl Laws {
                     self.burnt(id, device, seed, answer);
                 }
             }
-            Answered::Wrong { attempts_left } => {
+            Answered::Wrong { attempts_left } | Answered::Declined { attempts_left: Some(attempts_left) } => {
                 self.wrong_told(id);
                 if let Some(Record::Challenge(Challenge { stage: Stage::Open { attempts_left: left, .. }, .. })) =
                     table.get(tenant, Key::Challenge(id))
@@ -447,7 +444,7 @@ impl Laws {
                     self.holds("2", left <= &attempts_left, || format!("{id} was told {attempts_left} left and has {left}"));
                 }
             }
-            Answered::LastWrong => {
+            Answered::LastWrong | Answered::Declined { attempts_left: None } => {
                 self.wrong_told(id);
                 self.holds("2", self.challenges[&id].ended, || format!("{id} was told to be spent and is not"));
             }
@@ -495,10 +492,10 @@ impl Laws {
         self.holds("5", others.is_empty(), || format!("{id} is sent by node {node} while node {others:?} sends it"));
         let rival = self.parcels.iter().find(|(other, it)| **other != id && it.challenge == challenge && !it.sending.is_empty());
         self.holds("5", rival.is_none(), || format!("{id} and {:?} carry two codes of {challenge} at once", rival.map(|it| it.0)));
-        if let Some(Record::Challenge(Challenge { stage: Stage::Open { proof: Proof::Code { delivery, .. }, .. }, .. })) =
-            table.get(tenant, Key::Challenge(challenge))
+        if let Some(Record::Challenge(it)) = table.get(tenant, Key::Challenge(challenge))
+            && let Some(delivery) = it.delivery()
         {
-            self.holds("5", *delivery == id, || format!("{id} is sent, and the live code of {challenge} is that of {delivery}"));
+            self.holds("5", delivery == id, || format!("{id} is sent, and the live code of {challenge} is that of {delivery}"));
         }
     }
 

@@ -38,6 +38,7 @@ fn place(tenant: TenantId, key: Key) -> Place {
         Key::Limit(of) => (8, *of.as_bytes()),
         Key::Provider(id) => (9, *id.as_bytes()),
         Key::Template(id) => (10, *id.as_bytes()),
+        Key::SignIn(of) => (11, *of.as_bytes()),
     };
     (tenant, kind, bytes)
 }

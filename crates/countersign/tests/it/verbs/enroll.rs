@@ -149,7 +149,7 @@ async fn an_enrolment_is_no_authentication_and_of_one_person() {
 async fn the_label_names_the_registration_and_the_person() {
     let house = House::new().await;
     let phone = house.core.enroll_totp(&house.scope, login("jdoe"), "phone").await.unwrap();
-    let application = &house.scope.client.application;
+    let application = &House::caller(&house.scope).application;
     assert_eq!(phone.uri.reveal(), format!("otpauth://totp/{application}$jdoe?secret={}", phone.seed.reveal()));
     assert_eq!(phone.seed.reveal().len(), 32);
 }

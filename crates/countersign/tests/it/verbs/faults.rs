@@ -84,7 +84,7 @@ async fn on_a_bad_disk() -> (Arc<House>, Arc<BadDisk>) {
 #[tokio::test]
 async fn a_client_that_was_switched_off_stays_out_when_the_clock_is_set_back() {
     let house = House::new().await;
-    let (tenant, client) = (house.tenant.id, &house.scope.client);
+    let (tenant, client) = (house.tenant.id, House::caller(&house.scope));
     house.core.scope(tenant, client.id).await.unwrap();
     house.clock.set(NOON.before(Duration::from_secs(3600)));
     let off = ClientChange { disabled: Some(true), ..ClientChange::default() };

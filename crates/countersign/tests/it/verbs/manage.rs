@@ -57,7 +57,7 @@ async fn names_are_unique_where_they_must_be() {
     let house = House::new().await;
     assert_eq!(refusal(house.core.create_tenant("demo", "Other", Policy::default()).await), Refusal::NameTaken);
     let elsewhere = house.core.create_tenant("elsewhere", "Elsewhere", Policy::default()).await.unwrap();
-    let taken = NewClient { client_id: Some(house.scope.client.client_id.clone()), ..client("Other") };
+    let taken = NewClient { client_id: Some(House::caller(&house.scope).client_id.clone()), ..client("Other") };
     assert_eq!(refusal(house.core.create_client(elsewhere.id, taken).await), Refusal::NameTaken, "in the whole house");
 }
 

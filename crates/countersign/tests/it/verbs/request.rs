@@ -119,7 +119,7 @@ async fn when_all_are_away_the_answer_says_queued() {
 async fn invariant_5_nothing_leaves_when_the_change_did_not_happen() {
     let house = House::new().await;
     house.core.change_tenant(house.tenant.id, TenantChange { routes: Some(Vec::new()), ..TenantChange::default() }).await.unwrap();
-    let scope = house.core.scope(house.tenant.id, house.scope.client.id).await.unwrap();
+    let scope = house.core.scope(house.tenant.id, House::caller(&house.scope).id).await.unwrap();
     let said = house.core.request(&scope, sms("jdoe", "+918212345212")).await;
     assert_eq!(refusal(said), Refusal::RouteMissing { channel: Channel::Sms });
     assert!(house.carried().is_empty());
@@ -137,7 +137,7 @@ async fn countries_that_the_policy_leaves_out_are_refused() {
 async fn words_are_chosen_by_name_and_a_client_has_its_own_before_the_tenants() {
     let house = House::new().await;
     let words = |text: &str| Wording { subject: None, text: text.into(), html: None };
-    let own = house.scope.client.client_id.clone();
+    let own = House::caller(&house.scope).client_id.clone();
     house.core.put_template(house.tenant.id, None, "short", Channel::Sms, words("all: {{ code }}")).await.unwrap();
     house.core.put_template(house.tenant.id, Some(&own), "short", Channel::Sms, words("own: {{ code }}")).await.unwrap();
     let with = |scope: &countersign_core::Scope, name: &str| {
@@ -145,7 +145,7 @@ async fn words_are_chosen_by_name_and_a_client_has_its_own_before_the_tenants() 
         let (core, scope, template) = (house.core.clone(), scope.clone(), Some(name.to_owned()));
         async move { core.request(&scope, Ask::Code { login, channel, to, template }).await }
     };
-    let fresh = house.core.scope(house.tenant.id, house.scope.client.id).await.unwrap();
+    let fresh = house.core.scope(house.tenant.id, House::caller(&house.scope).id).await.unwrap();
     let text = || house.told.texts().pop().unwrap();
     with(&fresh, "SHORT").await.unwrap();
     assert!(text().starts_with("own: "));

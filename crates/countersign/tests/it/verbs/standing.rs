@@ -125,7 +125,7 @@ async fn display_name(core: &Core, tenant: TenantId) -> String {
 #[tokio::test]
 async fn what_another_node_changed_holds_within_two_seconds() {
     let house = House::new().await;
-    let (node, tenant, client) = (house.node(false), house.tenant.id, &house.scope.client);
+    let (node, tenant, client) = (house.node(false), house.tenant.id, House::caller(&house.scope));
     let later = Secret::new("a-secret-of-its-own");
     assert_eq!(refusal(house.core.authenticate("later", &later).await), Refusal::ClientUnknown);
     house.core.scope(tenant, client.id).await.unwrap();
@@ -153,7 +153,7 @@ async fn what_another_node_changed_holds_within_two_seconds() {
 #[tokio::test]
 async fn what_this_node_changed_holds_at_once() {
     let house = House::new().await;
-    let (tenant, client) = (house.tenant.id, &house.scope.client);
+    let (tenant, client) = (house.tenant.id, House::caller(&house.scope));
     house.core.scope(tenant, client.id).await.unwrap();
     house.core.change_tenant(tenant, shown_as("Another")).await.unwrap();
     assert_eq!(display_name(&house.core, tenant).await, "Another");
@@ -199,7 +199,7 @@ async fn a_change_has_everything_read_once_more_and_then_no_more() {
     let tenants = [house.another_tenant("one").await, house.another_tenant("two").await];
     let round = async || {
         for scope in &tenants {
-            house.core.scope(scope.tenant.tenant.id, scope.client.id).await.unwrap();
+            house.core.scope(scope.tenant.tenant.id, House::caller(scope).id).await.unwrap();
         }
         store.asked()
     };
@@ -278,7 +278,7 @@ async fn while_one_caller_looks_anew_the_others_go_on() {
 #[tokio::test]
 async fn a_copy_that_cannot_be_checked_is_not_used() {
     let (house, store) = counted().await;
-    let (tenant, client) = (house.tenant.id, house.scope.client.id);
+    let (tenant, client) = (house.tenant.id, House::caller(&house.scope).id);
     house.core.scope(tenant, client).await.unwrap();
     store.is_away.store(true, Ordering::SeqCst);
     for _ in 0..2 {
