@@ -1,11 +1,10 @@
 //! Logging in and out, and what belongs to a person who is logged in (contract §2, §3 "Stored form").
 
-use super::own::{self, access, credentials, person};
-use super::place::{At, needed_token, no_token, token};
+use super::asked::Asked;
+use super::at::{At, Contract};
+use super::own::{self, access, credentials};
 use super::said::{self, No};
-use super::settings::Generation;
-use super::upstream::{self, Upstream, parsed};
-use super::{Asked, mfa};
+use super::upstream::{self, as_heard, core_of, parsed};
 use crate::Hall;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -13,46 +12,37 @@ use countersign_core::nouns::sign_in::{Baggage, Finishes};
 use countersign_core::ports::Heard;
 use countersign_core::verbs::sign_in::NewSignIn;
 use countersign_core::words::address::{Address, Channel};
+use countersign_core::words::refusal::Fault;
 use countersign_core::words::secret::Secret;
 use countersign_core::words::variables::Variables;
 use serde_json::{Map, Value, json};
 
-/// The core in front of which the tenant stands, asked for the person of the path; nothing where it stands alone.
-pub(super) fn core_of<'a>(hall: &'a Hall, at: &'a At) -> Result<Option<Upstream<'a>>, No> {
-    let Some(url) = &at.settings.core_url else { return Ok(None) };
-    Ok(Some(Upstream { hall, url, username: &person(at)?.text }))
-}
-
 /// `POST auth/login`.
 pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
-    let core = &hall.house.core;
-    let username = person(at)?;
+    let (core, username) = (&hall.house.core, at.person()?);
     if let Some(upstream) = core_of(hall, at)? {
         let heard = upstream.login(asked.raw.clone(), &asked.headers).await?;
         let said = parsed(&heard.body);
-        let token = said["token"].as_str().map(Secret::new).ok_or_else(|| {
-            tracing::error!("The core logged a person in without a token");
-            No::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected-error", "Something went wrong here.")
-        })?;
-        return match upstream.block(&token).await? {
+        let token = said["token"].as_str().map(Secret::new);
+        let token = token.ok_or_else(|| No::fault(&Fault::Corrupt("the core logged a person in without a token".into())))?;
+        return match upstream.second_factor(&token).await? {
             None => Ok(as_heard(heard)),
-            Some(block) => {
+            Some(factor) => {
                 let more = json!({ "token": token.reveal(), "apiEndpoint": said["apiEndpoint"] });
-                needs_second(hall, at, block.content, more).await
+                needs_second(hall, at, factor.data, more).await
             }
         };
     }
-    core.second_factor(&at.scope, &username.login).await.map_err(|it| own::no(it, at, username))?;
-    let given = credentials(at, &asked.body, &asked.headers)?;
-    let person = core.check_password(&at.scope, &username.login, &given.password, &asked.from).await;
-    let person = person.map_err(|it| own::no(it, at, username))?;
+    // Who is not there is told first, whatever else is wrong (contract §2).
+    core.second_factor(&at.scope, &username.login).await.map_err(|it| at.no(it))?;
+    let given = credentials(at, asked)?;
+    let person = core.check_password(&at.scope, &username.login, &given.password, &asked.from).await.map_err(|it| at.no(it))?;
     // Read after the password: who has none may become somebody who has one in between, and not the other way round.
-    let factor = core.second_factor(&at.scope, &username.login).await.map_err(|it| own::no(it, at, username))?;
-    match factor {
+    match core.second_factor(&at.scope, &username.login).await.map_err(|it| at.no(it))? {
         Some(factor) => needs_second(hall, at, factor.data, json!({ "app": given.app })).await,
         None => {
             let lasts = at.settings.access_max_age();
-            let token = core.log_in(&at.scope, &username.login, &given.app, lasts).await.map_err(|it| own::no(it, at, username))?;
+            let token = core.log_in(&at.scope, &username.login, &given.app, lasts).await.map_err(|it| at.no(it))?;
             let endpoint = own::api_endpoint(&hall.house.base_url, &at.settings, &username.text, Some(&token));
             let language = person.account.map_or_else(|| "en".to_owned(), |it| it.language);
             let body = json!({ "token": token.reveal(), "apiEndpoint": endpoint, "preferredLanguage": language });
@@ -65,17 +55,13 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
 async fn needs_second(hall: &Hall, at: &At, data: Variables, more: Value) -> Result<Response, No> {
     let core = &hall.house.core;
     let baggage = Baggage { channel: Channel::External, to: Address::Data(data), more };
-    let (login, lasts) = (person(at)?.login.clone(), at.settings.session_ttl());
+    let (login, lasts) = (at.person()?.login.clone(), at.settings.session_ttl());
     let new = NewSignIn { login, purpose: Finishes::Login, baggage, lasts };
-    let (status, token) = match at.generation {
-        Generation::V1 | Generation::ByClient => {
-            let begun = core.begin_sign_in(&at.scope, new).await;
-            (StatusCode::FOUND, begun.map_err(|it| No::of(it, at.generation))?)
-        }
-        Generation::V2 => {
-            let begun = core.begin_sign_in_with_code(&at.scope, new).await;
-            let (token, sent) = begun.map_err(|it| No::of(it, at.generation))?;
-            mfa::sent(hall, at, sent)?;
+    let (status, token) = match at.speaks {
+        Contract::V1 => (StatusCode::FOUND, core.begin_sign_in(&at.scope, new).await.map_err(|it| at.no(it))?),
+        Contract::V2 => {
+            let (token, sent) = core.begin_sign_in_with_code(&at.scope, new).await.map_err(|it| at.no(it))?;
+            said::sent(hall, at, sent)?;
             (StatusCode::OK, token)
         }
     };
@@ -85,23 +71,22 @@ async fn needs_second(hall: &Hall, at: &At, data: Variables, more: Value) -> Res
 
 /// `POST auth/logout`.
 pub(super) async fn logout(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
-    let token = token(&asked.headers, &asked.uri).ok_or_else(no_token)?;
+    let token = asked.needed_token()?;
     if let Some(upstream) = core_of(hall, at)? {
         return Ok(as_heard(upstream.ask("POST", "auth/logout", Some(&token), Vec::new(), asked.raw.clone()).await?));
     }
-    access(hall, at, Some(token.clone())).await?;
-    let username = person(at)?;
-    hall.house.core.log_out(&at.scope, &username.login, &token).await.map_err(|it| own::no(it, at, username))?;
+    access(hall, at, &token).await?;
+    hall.house.core.log_out(&at.scope, &at.person()?.login, &token).await.map_err(|it| at.no(it))?;
     Ok(said::core(at, hall.house.core.now(), json!({})))
 }
 
 /// `GET access-info`.
 pub(super) async fn access_info(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
-    let token = token(&asked.headers, &asked.uri).ok_or_else(no_token)?;
+    let token = asked.needed_token()?;
     if let Some(upstream) = core_of(hall, at)? {
         return Ok(as_heard(upstream.ask("GET", "access-info", Some(&token), Vec::new(), Vec::new()).await?));
     }
-    let (user, access) = access(hall, at, Some(token.clone())).await?;
+    let (user, access) = access(hall, at, &token).await?;
     let created = said::seconds(access.created_at);
     let body = json!({
         "type": "personal",
@@ -119,18 +104,18 @@ pub(super) async fn access_info(hall: &Hall, at: &At, asked: &Asked) -> Result<R
 
 /// `GET profile/private`.
 pub(super) async fn profile(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
-    let token = token(&asked.headers, &asked.uri).ok_or_else(no_token)?;
+    let token = asked.needed_token()?;
     if let Some(upstream) = core_of(hall, at)? {
         return Ok(shown(upstream.ask("GET", "profile/private", Some(&token), Vec::new(), Vec::new()).await?));
     }
-    access(hall, at, Some(token)).await?;
+    access(hall, at, &token).await?;
     own_profile(hall, at, None).await
 }
 
 /// `PUT profile/private`. A second factor is proven before it is kept, so none can be written here; one can be taken out, as by
 /// `mfa/deactivate`.
 pub(super) async fn put_profile(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
-    let token = needed_token(&asked.headers, &asked.uri, at, false)?;
+    let token = asked.needed_token()?;
     let Value::Object(mut new) = asked.body.clone() else {
         return Err(No::bad("invalid-parameters-format", "A profile is a JSON object.").by_core());
     };
@@ -140,34 +125,27 @@ pub(super) async fn put_profile(hall: &Hall, at: &At, asked: &Asked) -> Result<R
     if let Some(upstream) = core_of(hall, at)? {
         return Ok(shown(upstream.ask("PUT", "profile/private", Some(&token), Vec::new(), asked.raw.clone()).await?));
     }
-    access(hall, at, Some(token)).await?;
+    access(hall, at, &token).await?;
     if new.remove("mfa").is_some() {
-        let username = person(at)?;
-        hall.house.core.remove_second_factor(&at.scope, &username.login).await.map_err(|it| own::no(it, at, username))?;
+        hall.house.core.remove_second_factor(&at.scope, &at.person()?.login).await.map_err(|it| at.no(it))?;
     }
     own_profile(hall, at, Some(new)).await
 }
 
 /// The profile that we keep, after `new` was put into it, with what may be seen of the second factor.
 async fn own_profile(hall: &Hall, at: &At, new: Option<Map<String, Value>>) -> Result<Response, No> {
-    let (core, username) = (&hall.house.core, person(at)?);
+    let (core, login) = (&hall.house.core, &at.person()?.login);
     let kept = match new {
-        Some(new) => core.merge_profile(&at.scope, &username.login, new).await,
-        None => core.profile(&at.scope, &username.login).await,
+        Some(new) => core.merge_profile(&at.scope, login, new).await,
+        None => core.profile(&at.scope, login).await,
     };
-    let mut profile = kept.map_err(|it| own::no(it, at, username))?;
-    let factor = core.second_factor(&at.scope, &username.login).await.map_err(|it| own::no(it, at, username))?;
+    let mut profile = kept.map_err(|it| at.no(it))?;
+    let factor = core.second_factor(&at.scope, login).await.map_err(|it| at.no(it))?;
     if let Some(it) = factor {
         let data = serde_json::to_value(&it.data).unwrap_or_default();
         profile.insert("mfa".into(), json!({ "content": data, "recoveryCodesLeft": it.recovery.len() }));
     }
     Ok(said::core(at, core.now(), json!({ "profile": profile })))
-}
-
-/// What the core said, as it said it.
-pub(super) fn as_heard(heard: Heard) -> Response {
-    let status = StatusCode::from_u16(heard.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    said::raw(status, heard.content_type.as_deref().unwrap_or("application/json"), heard.body)
 }
 
 /// A profile as the core said it, without the recovery codes.

@@ -1,9 +1,11 @@
 //! The dialect of Pryv.io's multi-factor authentication (`docs/pryv.md`), in both of its generations and in two ways to stand: in front of
 //! a core, of which log-ins and profiles are asked, or alone with people in our own directory.
 //!
-//! [`place`] finds tenant and person, [`mfa`] and [`login`] have the methods, [`upstream`] and [`own`] the two ways to stand, and [`said`]
-//! the words of the answers.
+//! [`place`] finds tenant and person, [`asked`] reads what was brought along, [`mfa`] and [`login`] have the methods, [`upstream`] and
+//! [`own`] the two ways to stand, and [`said`] the words of the answers.
 
+mod asked;
+mod at;
 mod login;
 mod mfa;
 mod own;
@@ -26,14 +28,12 @@ use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
-use place::At;
+use asked::Asked;
+use at::At;
 use said::No;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-
-/// The most bytes that a request may bring along (contract §1).
-const BODY_MOST: usize = 100 * 1024;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +51,6 @@ enum What {
     ServiceInfo,
     Server,
     Nothing,
-}
-
-/// A request of this dialect, read.
-struct Asked {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    /// Where the caller is, for counting tries.
-    from: String,
-    /// The body, when it is labelled JSON; an empty object else.
-    raw: Vec<u8>,
-    body: Value,
 }
 
 /// All doors. Each stands twice: with the person in the path, and with the person in the host.
@@ -116,7 +104,7 @@ pub(crate) async fn no_such_door(hall: &Hall, request: Request) -> Option<Respon
     let at = place::find(hall, request.uri(), request.headers(), None).await.ok().flatten()?;
     let mut response = match *request.method() {
         Method::OPTIONS => "OK".into_response(),
-        _ => No::unknown_resource("Unknown resource ").said(Some(&at), hall.house.core.now()),
+        _ => No::nothing_here().said(Some(&at), hall.house.core.now()),
     };
     said::cors(request.headers(), Some(&at.settings.api_version), &mut response);
     Some(response)
@@ -145,7 +133,7 @@ async fn serve(hall: &Hall, what: What, username: Option<&str>, request: Request
 }
 
 async fn answer(hall: &Hall, at: &At, what: What, request: Request) -> Result<Response, No> {
-    let asked = read(hall, at, request).await?;
+    let asked = Asked::read(hall, at, request).await?;
     match (what, asked.method.as_str()) {
         (What::Login, "POST") => login::login(hall, at, &asked).await,
         (What::Logout, "POST") => login::logout(hall, at, &asked).await,
@@ -160,42 +148,6 @@ async fn answer(hall: &Hall, at: &At, what: What, request: Request) -> Result<Re
         (What::Recover, "POST") => mfa::recover(hall, at, &asked).await,
         (What::ServiceInfo, "GET") => service::info(hall, at, &asked).await,
         (What::Server, "POST" | "GET") => service::server(hall, at).await,
-        _ => Err(No::unknown_resource("Unknown resource ")),
+        _ => Err(No::nothing_here()),
     }
-}
-
-/// Reads the body. What is not labelled JSON counts as an empty object (contract §1).
-async fn read(hall: &Hall, at: &At, request: Request) -> Result<Asked, No> {
-    let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
-    let from = request.extensions().get::<Caller>().map(|it| neighbourhood(it.0)).unwrap_or_default();
-    let kind = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let is_json = kind.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"));
-    let brought = body::of_stranger(hall, request, BODY_MOST).await.map_err(|problem| match problem.status {
-        StatusCode::PAYLOAD_TOO_LARGE => No::new(problem.status, "unexpected-error", "request entity too large"),
-        StatusCode::SERVICE_UNAVAILABLE => No::unavailable(problem.retry_after.unwrap_or_default()),
-        status => No::new(status, "unexpected-error", problem.message),
-    })?;
-    let mut raw = brought.bytes().trim_ascii().to_vec();
-    if !is_json || raw.is_empty() {
-        raw = b"{}".to_vec();
-    }
-    let body: Value =
-        serde_json::from_slice(&raw).ok().filter(|it: &Value| it.is_object() || it.is_array()).ok_or_else(|| match at.generation {
-            Generation::V1 | Generation::ByClient => No::bad("unexpected-error", "The body is not valid JSON."),
-            Generation::V2 => No::bad("invalid-request-structure", "The body is not valid JSON."),
-        })?;
-    Ok(Asked { method, uri, headers, from, raw, body })
-}
-
-/// Where a caller is, as far as one caller cannot choose it: an address, or the network that every IPv6 subscriber has (RFC 6177).
-fn neighbourhood(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(it) => it.to_string(),
-        IpAddr::V6(it) => format!("{}/64", Ipv6Addr::from_bits(it.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
-/// The host that was asked, as it was sent.
-fn host(headers: &HeaderMap) -> Option<&str> {
-    headers.get(HOST).and_then(|it| it.to_str().ok())
 }

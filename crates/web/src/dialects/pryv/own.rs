@@ -1,13 +1,13 @@
 //! The core that we are, where people live in our own directory (contract §2).
 
-use super::place::{At, Username, no_token};
+use super::asked::Asked;
+use super::at::{At, Contract, Username};
 use super::said::No;
 use super::settings::Settings;
 use crate::Hall;
 use axum::http::header::{ORIGIN, REFERER};
 use axum::http::{HeaderMap, StatusCode};
 use countersign_core::nouns::user::{Access, User};
-use countersign_core::words::refusal::{Error, Refusal};
 use countersign_core::words::secret::Secret;
 use serde_json::{Value, json};
 use url::Url;
@@ -23,26 +23,31 @@ pub(super) struct Credentials {
 
 /// The credentials of a body, in the order in which a core looks at them: all there, texts, an application that is trusted, the person
 /// of the path.
-pub(super) fn credentials(at: &At, body: &Value, asked: &HeaderMap) -> Result<Credentials, No> {
-    let names = ["username", "password", "appId"];
+pub(super) fn credentials(at: &At, asked: &Asked) -> Result<Credentials, No> {
+    let (body, names) = (&asked.body, ["username", "password", "appId"]);
     if !body.is_object() || names.iter().any(|name| body.get(*name).is_none()) {
         return Err(No::bad("invalid-operation", "Missing parameters: username, password and appId are required.").by_core());
     }
     let [username, password, app] = names.map(|name| text(body, name));
     let (username, password, app) = (username?, password?, app?);
-    check_app(&at.settings, app, asked)?;
+    check_app(&at.settings, app, &asked.headers)?;
     check_person(at, username)?;
     Ok(Credentials { password: Secret::new(password), app: app.to_owned() })
 }
 
-/// The password of somebody who recovers, and need not name an application.
-pub(super) fn recovering(at: &At, body: &Value) -> Result<Secret, No> {
-    if ["username", "password"].iter().any(|name| body.get(*name).is_none()) {
-        return Err(No::bad("invalid-operation", "Missing parameters: username, password and appId are required.").by_core());
+/// The password of somebody who recovers: with an application's name, or without (contract §12).
+pub(super) fn recovering(at: &At, asked: &Asked) -> Result<Secret, No> {
+    if let Some(Value::String(app)) = asked.body.get("appId") {
+        check_app(&at.settings, app, &asked.headers)?;
     }
-    let (username, password) = (text(body, "username")?, text(body, "password")?);
-    check_person(at, username)?;
-    Ok(Secret::new(password))
+    if let Some(name) = ["username", "password"].into_iter().find(|name| asked.body.get(*name).is_none()) {
+        return Err(match at.speaks {
+            Contract::V1 => No::bad("invalid-operation", "Missing parameters: username, password and appId are required.").by_core(),
+            Contract::V2 => No::missing(name),
+        });
+    }
+    check_person(at, text(&asked.body, "username")?)?;
+    text(&asked.body, "password").map(Secret::new)
 }
 
 fn check_person(at: &At, username: &str) -> Result<(), No> {
@@ -101,25 +106,10 @@ fn fits(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// The access whose token the caller carries.
-pub(super) async fn access(hall: &Hall, at: &At, token: Option<Secret>) -> Result<(User, Access), No> {
-    let Some(token) = token else { return Err(no_token()) };
-    let username = person(at)?;
-    let found = hall.house.core.access(&at.scope, &username.login, &token, at.settings.access_max_age()).await;
-    found.map_err(|it| no(it, at, username))
-}
-
-/// The person of the host or path.
-pub(super) fn person(at: &At) -> Result<&Username, No> {
-    at.username.as_ref().ok_or_else(|| No::unknown_resource("Unknown resource "))
-}
-
-/// Either kind of no; somebody who is not known is told by name: names are hosts here, and no secret (contract §2).
-pub(super) fn no(error: Error, at: &At, username: &Username) -> No {
-    match error {
-        Error::Refused(Refusal::UserUnknown) => No::unknown_resource(format!("Unknown user \"{}\"", username.text)).by_core(),
-        other => No::of(other, at.generation),
-    }
+/// The access whose token this is.
+pub(super) async fn access(hall: &Hall, at: &At, token: &Secret) -> Result<(User, Access), No> {
+    let login = &at.person()?.login;
+    hall.house.core.access(&at.scope, login, token, at.settings.access_max_age()).await.map_err(|it| at.no(it))
 }
 
 /// Where the person's interface is, with a token in it or without.

@@ -1,48 +1,19 @@
-//! Where a request stands: which tenant, which person, and what was brought along (contract §1).
+//! Finding where a request stands: which tenant, and which person (contract §1).
 
+use super::at::{At, Contract, Username};
 use super::said::No;
 use super::settings::{DIALECT, Generation, Settings};
 use crate::Hall;
-use axum::http::header::{ACCEPT, AUTHORIZATION, HOST};
-use axum::http::{HeaderMap, StatusCode, Uri};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use axum::http::header::{ACCEPT, HOST};
+use axum::http::{HeaderMap, Uri};
 use countersign_core::Scope;
 use countersign_core::verbs::standing::Speakers;
-use countersign_core::words::address::Login;
 use countersign_core::words::id::TenantId;
 use countersign_core::words::refusal::Fault;
-use countersign_core::words::secret::Secret;
 use std::sync::{Arc, Mutex};
 
 /// First labels of hosts that are no people (contract §1).
 const RESERVED: [&str; 3] = ["reg", "access", "mfa"];
-
-/// Where a request stands.
-#[derive(Debug, Clone)]
-pub(super) struct At {
-    pub scope: Scope,
-    pub settings: Arc<Settings>,
-    /// Which contract is spoken with this caller: never [`Generation::ByClient`].
-    pub generation: Generation,
-    /// The person that the host or the path names.
-    pub username: Option<Username>,
-}
-
-/// What a person is called in a path or host.
-#[derive(Debug, Clone)]
-pub(super) struct Username {
-    /// As it was sent.
-    pub text: String,
-    pub login: Login,
-}
-
-impl Username {
-    /// Letters, digits and hyphens: what can be a label of a host, in any case.
-    pub fn parse(text: &str) -> Option<Self> {
-        let fits = (1..=60).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        fits.then(|| Login::parse(text).ok()).flatten().map(|login| Self { text: text.to_owned(), login })
-    }
-}
 
 /// The tenants that speak this dialect, with their settings read: once for each time that they change.
 #[derive(Debug, Default)]
@@ -86,26 +57,27 @@ pub(super) async fn find(hall: &Hall, uri: &Uri, headers: &HeaderMap, in_path: O
     let label = label.filter(|it| !RESERVED.contains(&it.to_ascii_lowercase().as_str()));
     let name = match (label, in_path) {
         // A person's host has no other people below it.
-        (Some(label), Some(name)) if !label.eq_ignore_ascii_case(name) => return Err(No::unknown_resource("Unknown resource ")),
+        (Some(label), Some(name)) if !label.eq_ignore_ascii_case(name) => return Err(No::nothing_here()),
         (_, Some(name)) => Some(name),
         (label, None) => label,
     };
     let standing = hall.house.core.standing(door.tenant).await.map_err(|it| No::fault(&it))?;
     let Some(standing) = standing else { return Ok(None) };
-    let generation = match door.settings.generation {
+    let speaks = match door.settings.generation {
+        Generation::V1 => Contract::V1,
+        Generation::V2 => Contract::V2,
         Generation::ByClient => {
             let accepts = headers.get(ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
             // Clients of the first generation say `json` alone, or whatever their browser says (contract §8).
             let is_second = accepts.split(',').any(|it| it.split(';').next().is_some_and(|it| it.trim() == "application/json"));
-            if is_second { Generation::V2 } else { Generation::V1 }
+            if is_second { Contract::V2 } else { Contract::V1 }
         }
-        known => known,
     };
     let username = match name {
         None => None,
-        Some(name) => Some(Username::parse(name).ok_or_else(|| No::unknown_resource("Unknown resource "))?),
+        Some(name) => Some(Username::parse(name).ok_or_else(|| No::nothing_here())?),
     };
-    Ok(Some(At { scope: Scope::of_tenant(standing), settings: door.settings.clone(), generation, username }))
+    Ok(Some(At { scope: Scope::of_tenant(standing), settings: door.settings.clone(), speaks, username }))
 }
 
 /// The tenant whose domain is the longest end of the host, and the person's label before it; else the one without a domain.
@@ -146,56 +118,9 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// The token that a request carries: raw, `Basic`, `Bearer`, or `?auth=` (contract §1).
-pub(super) fn token(headers: &HeaderMap, uri: &Uri) -> Option<Secret> {
-    let header = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok()).map(str::trim).filter(|it| !it.is_empty());
-    if let Some(text) = header {
-        let after = |scheme: &str| {
-            let (before, rest) = text.split_at_checked(scheme.len())?;
-            before.eq_ignore_ascii_case(scheme).then(|| rest.trim())
-        };
-        let token = if let Some(encoded) = after("basic ") {
-            let plain = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
-            plain.split(':').next().unwrap_or_default().to_owned()
-        } else if let Some(token) = after("bearer ") {
-            token.to_owned()
-        } else {
-            // What stands behind a blank names the author of a change, and is no part of the token.
-            text.split(' ').next().unwrap_or_default().to_owned()
-        };
-        return Some(token).filter(|it| !it.is_empty()).map(Secret::new);
-    }
-    let query = uri.query().unwrap_or_default();
-    let found = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "auth");
-    found.map(|(_, token)| token.into_owned()).filter(|it| !it.is_empty()).map(Secret::new)
-}
-
-/// The same, or what is said when there is none.
-pub(super) fn needed_token(headers: &HeaderMap, uri: &Uri, at: &At, is_mfa: bool) -> Result<Secret, No> {
-    token(headers, uri).ok_or_else(|| match (at.generation, is_mfa) {
-        (Generation::V1 | Generation::ByClient, _) => {
-            No::new(StatusCode::FORBIDDEN, "forbidden", "Missing 'Authorization' header or 'auth' query parameter.")
-        }
-        (Generation::V2, true) => No::parameter(
-            "OBJECT_MISSING_REQUIRED_PROPERTY",
-            serde_json::json!(["mfaToken"]),
-            "Missing required property: mfaToken".into(),
-            "#/mfaToken",
-        ),
-        (Generation::V2, false) => no_token(),
-    })
-}
-
-/// What a core says when it is asked without a token.
-pub(super) fn no_token() -> No {
-    let what = "The access token is missing: expected an \"Authorization\" header or an \"auth\" query string parameter.";
-    No::new(StatusCode::UNAUTHORIZED, "invalid-access-token", what).by_core()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
     use countersign_core::ports::test::Script;
     use countersign_core::words::time::Timestamp;
 
@@ -228,32 +153,6 @@ mod tests {
             assert_eq!(at(host), Some((tenant, label)), "{host}");
         }
         assert!(door_at(&doors[..1], "example.org").is_none());
-    }
-
-    #[test]
-    fn a_token_comes_by_every_road() {
-        let by = |header: Option<&str>, uri: &'static str| {
-            let mut headers = HeaderMap::new();
-            if let Some(text) = header {
-                headers.insert(AUTHORIZATION, HeaderValue::from_str(text).expect("text"));
-            }
-            token(&headers, &Uri::from_static(uri)).map(|it| it.reveal().to_owned())
-        };
-        let basic = format!("Basic {}", STANDARD.encode("tok:rest:"));
-        for (header, uri, found) in [
-            (Some("tok"), "/", Some("tok")),
-            (Some("tok author"), "/", Some("tok")),
-            (Some(basic.as_str()), "/", Some("tok")),
-            (Some("bEaReR tok"), "/", Some("tok")),
-            (None, "/?auth=tok&x=1", Some("tok")),
-            (Some("one"), "/?auth=two", Some("one")),
-            (Some(""), "/?auth=two", Some("two")),
-            (Some("Basic !!"), "/", None),
-            (Some("Basic Og=="), "/", None),
-            (None, "/", None),
-        ] {
-            assert_eq!(by(header, uri).as_deref(), found, "{header:?} {uri}");
-        }
     }
 
     #[test]

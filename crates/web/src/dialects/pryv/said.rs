@@ -1,7 +1,7 @@
 //! What is said: answers and errors of both generations (contract §1, §3), and the headers that all of them carry.
 
-use super::place::At;
-use super::settings::Generation;
+use super::at::{At, Contract, Username};
+use crate::Hall;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL,
@@ -9,6 +9,8 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use countersign_core::verbs::request::Sent;
+use countersign_core::words::address::Channel;
 use countersign_core::words::refusal::{Error, Fault, Refusal};
 use countersign_core::words::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -65,6 +67,16 @@ impl No {
         Self::bad("invalid-parameters-format", "The parameters' format is invalid.").with(data)
     }
 
+    /// A parameter that is not there.
+    pub fn missing(name: &str) -> Self {
+        Self::parameter("OBJECT_MISSING_REQUIRED_PROPERTY", json!([name]), format!("Missing required property: {name}"), &format!("#/{name}"))
+    }
+
+    /// There is nothing at this path.
+    pub fn nothing_here() -> Self {
+        Self::unknown_resource("Unknown resource ")
+    }
+
     /// There is nothing of this name.
     pub fn unknown_resource(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-resource", message)
@@ -87,40 +99,40 @@ impl No {
     }
 
     /// The messaging service did not do what it should. Nothing of what it said is told (contract §9, property 7).
-    pub fn messaging(generation: Generation) -> Self {
-        match generation {
-            Generation::V1 | Generation::ByClient => {
+    pub fn messaging(speaks: Contract) -> Self {
+        match speaks {
+            Contract::V1 => {
                 Self::bad("messaging-server-error", "Error from messaging service. Error message: \"the request was not accepted\"")
             }
-            Generation::V2 => Self::bad("invalid-operation", "MFA SMS provider error: the request was not accepted")
+            Contract::V2 => Self::bad("invalid-operation", "MFA SMS provider error: the request was not accepted")
                 .with(json!({ "id": "mfa-sms-provider-error" })),
         }
     }
 
     /// A token of a sign-in that is none, is over, or is somebody else's.
-    pub fn session(generation: Generation) -> Self {
-        match generation {
-            Generation::V1 | Generation::ByClient => Self::new(StatusCode::FORBIDDEN, "forbidden", "Invalid MFA session token."),
-            Generation::V2 => Self::new(StatusCode::UNAUTHORIZED, "invalid-access-token", "Invalid or expired MFA session token."),
+    pub fn session(speaks: Contract) -> Self {
+        match speaks {
+            Contract::V1 => Self::new(StatusCode::FORBIDDEN, "forbidden", "Invalid MFA session token."),
+            Contract::V2 => Self::new(StatusCode::UNAUTHORIZED, "invalid-access-token", "Invalid or expired MFA session token."),
         }
     }
 
     /// A code that is not the right one: `shown` is what was sent.
-    pub fn code(generation: Generation, shown: &str) -> Self {
+    pub fn code(speaks: Contract, shown: &str) -> Self {
         let shown: String = shown.chars().take(64).collect();
-        match generation {
-            Generation::V1 | Generation::ByClient => Self::bad("invalid-code", format!("The provided code is invalid: {shown}")),
-            Generation::V2 => Self::bad("invalid-parameters-format", format!("The provided MFA code is invalid: {shown}"))
+        match speaks {
+            Contract::V1 => Self::bad("invalid-code", format!("The provided code is invalid: {shown}")),
+            Contract::V2 => Self::bad("invalid-parameters-format", format!("The provided MFA code is invalid: {shown}"))
                 .with(json!({ "id": "invalid-mfa-code" })),
         }
     }
 
     /// The words for a refusal. There is no wildcard arm: a new refusal must be given words here.
-    pub fn refused(it: &Refusal, generation: Generation) -> Self {
+    pub fn refused(it: &Refusal, speaks: Contract) -> Self {
         const FORBIDDEN: StatusCode = StatusCode::FORBIDDEN;
         match it {
-            Refusal::SignInUnknown | Refusal::ChallengeUnknown | Refusal::ChannelDiffers { .. } => Self::session(generation),
-            Refusal::AnswerMalformed(_) => Self::code(generation, ""),
+            Refusal::SignInUnknown | Refusal::ChallengeUnknown | Refusal::ChannelDiffers { .. } => Self::session(speaks),
+            Refusal::AnswerMalformed(_) => Self::code(speaks, ""),
             Refusal::Locked { until: Some(until) } => {
                 Self::new(FORBIDDEN, "forbidden", format!("Too many wrong codes: none is taken before {}.", at(*until)))
             }
@@ -132,14 +144,14 @@ impl No {
             }
             Refusal::RouteMissing { .. } | Refusal::TemplateBroken(_) | Refusal::TemplateUnknown => {
                 tracing::warn!("A message cannot be sent: {it}; see `countersign doctor`");
-                Self::messaging(generation)
+                Self::messaging(speaks)
             }
-            Refusal::DeliveryRefused | Refusal::AddressUnreachable | Refusal::NoVerdict => Self::messaging(generation),
+            Refusal::DeliveryRefused | Refusal::AddressUnreachable | Refusal::NoVerdict => Self::messaging(speaks),
             Refusal::ResendTooSoon => Self::new(FORBIDDEN, "forbidden", "The last code is still on its way."),
             Refusal::DataBad(why) => Self::bad(
-                match generation {
-                    Generation::V1 | Generation::ByClient => "invalid-request-structure",
-                    Generation::V2 => "invalid-parameters-format",
+                match speaks {
+                    Contract::V1 => "invalid-request-structure",
+                    Contract::V2 => "invalid-parameters-format",
                 },
                 why.to_string(),
             ),
@@ -153,6 +165,7 @@ impl No {
             }
             Refusal::AccessUnknown => Self::new(FORBIDDEN, "invalid-access-token", "Cannot find access from token.").by_core(),
             Refusal::AccessOver => Self::new(FORBIDDEN, "invalid-access-token", "Access session has expired.").by_core(),
+            // With the name, it is said by [`At::no`].
             Refusal::UserUnknown => Self::unknown_resource("Unknown user").by_core(),
             Refusal::SettingBad(why) => Self::bad("invalid-parameters-format", why.clone()).by_core(),
             Refusal::PhoneNumberBad(why) => {
@@ -173,22 +186,15 @@ impl No {
         }
     }
 
-    /// Either kind of no.
-    pub fn of(error: Error, generation: Generation) -> Self {
-        match error {
-            Error::Refused(it) => Self::refused(&it, generation),
-            Error::Fault(it) => Self::fault(&it),
-        }
-    }
 
     /// As the caller hears it.
     pub fn said(self, at: Option<&At>, now: Timestamp) -> Response {
-        let generation = at.map_or(Generation::V1, |it| it.generation);
-        let meta = match (self.by, generation) {
-            (By::Upstream(meta), Generation::V1 | Generation::ByClient) => meta.map(|it| *it),
-            (By::Mfa, Generation::V1 | Generation::ByClient) => None,
-            (By::Upstream(Some(meta)), Generation::V2) => Some(*meta),
-            (By::Core, _) | (By::Mfa | By::Upstream(None), Generation::V2) => at.map(|it| meta(it, now)),
+        let speaks = at.map_or(Generation::V1, |it| it.speaks);
+        let meta = match (self.by, speaks) {
+            (By::Upstream(meta), Contract::V1) => meta.map(|it| *it),
+            (By::Mfa, Contract::V1) => None,
+            (By::Upstream(Some(meta)), Contract::V2) => Some(*meta),
+            (By::Core, _) | (By::Mfa | By::Upstream(None), Contract::V2) => at.map(|it| meta(it, now)),
         };
         let mut error = Map::new();
         error.insert("id".into(), self.id.into());
@@ -205,6 +211,34 @@ impl No {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
         }
         response
+    }
+}
+
+impl At {
+    /// The person of the host or path.
+    pub fn person(&self) -> Result<&Username, No> {
+        self.username.as_ref().ok_or_else(No::nothing_here)
+    }
+
+    /// Either kind of no. Somebody who is not known is told by name: names are hosts here, and no secret (contract §2).
+    pub fn no(&self, error: Error) -> No {
+        match (error, &self.username) {
+            (Error::Refused(Refusal::UserUnknown), Some(username)) => {
+                No::unknown_resource(format!("Unknown user \"{}\"", username.text)).by_core()
+            }
+            (Error::Refused(it), _) => No::refused(&it, self.speaks),
+            (Error::Fault(it), _) => No::fault(&it),
+        }
+    }
+}
+
+/// What has become of a code. Who waits for a provider's word is told that it is on its way; that no provider takes it now is an error
+/// here (contract §6), though it is tried again.
+pub(super) fn sent(hall: &Hall, at: &At, how: Sent) -> Result<(), No> {
+    hall.measures.opened(Channel::External);
+    match how {
+        Sent::Taken | Sent::Queued | Sent::Nothing => Ok(()),
+        Sent::Postponed => Err(No::messaging(at.speaks)),
     }
 }
 
@@ -227,7 +261,7 @@ pub(super) fn seconds(it: Timestamp) -> f64 {
 
 /// An answer of the MFA service: the second generation says `meta` with it.
 pub(super) fn mfa(status: StatusCode, at: &At, now: Timestamp, mut body: Value) -> Response {
-    if at.generation == Generation::V2 {
+    if at.speaks == Contract::V2 {
         body["meta"] = meta(at, now);
     }
     answer(status, &body)

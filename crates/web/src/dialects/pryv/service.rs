@@ -1,13 +1,13 @@
 //! What clients ask before they log in (contract §8).
 
-use super::login::as_heard;
-use super::own::{self, person};
-use super::place::At;
+use super::asked::Asked;
+use super::at::{At, Contract};
+use super::own;
 use super::said::{self, No};
-use super::upstream::Upstream;
-use super::{Asked, host};
+use super::upstream::{Upstream, as_heard};
 use crate::Hall;
 use axum::http::StatusCode;
+use axum::http::header::HOST;
 use axum::response::Response;
 use countersign_core::words::refusal::{Error, Refusal};
 use serde_json::{Value, json};
@@ -19,7 +19,8 @@ pub(super) async fn info(hall: &Hall, at: &At, asked: &Asked) -> Result<Response
     {
         let username = at.username.as_ref().map_or("reg", |it| it.text.as_str());
         let upstream = Upstream { hall, url, username };
-        let handed = host(&asked.headers).map(|host| ("host", host.to_owned())).into_iter().collect();
+        let host = asked.headers.get(HOST).and_then(|it| it.to_str().ok());
+        let handed = host.map(|host| ("host", host.to_owned())).into_iter().collect();
         return Ok(as_heard(upstream.ask("GET", "service/info", None, handed, Vec::new()).await?));
     }
     let base = hall.house.base_url.as_str().trim_end_matches('/');
@@ -51,7 +52,7 @@ pub(super) async fn info(hall: &Hall, at: &At, asked: &Asked) -> Result<Response
 
 /// `POST {register}{username}/server`: whether there is such a person, and on which host.
 pub(super) async fn server(hall: &Hall, at: &At) -> Result<Response, No> {
-    let username = person(at)?;
+    let username = at.person()?;
     let api = own::api_endpoint(&hall.house.base_url, &at.settings, &username.text, None);
     let host = api.split("//").nth(1).and_then(|it| it.split('/').next()).unwrap_or_default();
     let found = match &at.settings.core_url {
@@ -62,15 +63,15 @@ pub(super) async fn server(hall: &Hall, at: &At) -> Result<Response, No> {
     match found {
         Ok(()) => Ok(said::answer(StatusCode::OK, &json!({ "server": host, "alias": api }))),
         Err(Error::Refused(Refusal::UserUnknown)) => Ok(said::answer(StatusCode::NOT_FOUND, &unknown(at))),
-        Err(other) => Err(No::of(other, at.generation)),
+        Err(other) => Err(at.no(other)),
     }
 }
 
 fn unknown(at: &At) -> Value {
-    match at.generation {
-        super::Generation::V1 | super::Generation::ByClient => {
+    match at.speaks {
+        Contract::V1 => {
             json!({ "id": "UNKNOWN_USER_NAME", "message": "Unknown username", "detail": "", "errors": [] })
         }
-        super::Generation::V2 => json!({ "error": { "id": "unknown-user", "message": "Unknown username" } }),
+        Contract::V2 => json!({ "error": { "id": "unknown-user", "message": "Unknown username" } }),
     }
 }

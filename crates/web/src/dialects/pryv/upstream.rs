@@ -1,14 +1,19 @@
 //! The core that we stand in front of: what is asked of it, and what its answers mean (contract §3, "What v1 asks of its core").
 
-use super::said::{By, No};
+use super::at::At;
+use super::said::{self, By, No};
 use crate::Hall;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use countersign_core::ports::{Call, Heard};
+use countersign_core::verbs::account::SecondFactor;
+use countersign_core::words::refusal::Fault;
 use countersign_core::words::secret::{KeptCode, Secret};
 use countersign_core::words::variables::Variables;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::time::Duration;
 use url::Url;
 
@@ -25,18 +30,19 @@ pub(super) struct Upstream<'a> {
     pub username: &'a str,
 }
 
-/// A person's second factor, as the core's private profile holds it.
-#[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub content: Variables,
-    pub recovery: Vec<KeptCode>,
+/// A person's second factor, as it is written into the core's private profile. What a template fills in first stands first.
+#[derive(Serialize)]
+struct Written<'a> {
+    content: &'a Variables,
+    #[serde(rename = "recoveryCodes")]
+    recovery: &'a [KeptCode],
 }
 
 /// What is read of an answer.
 #[derive(Deserialize)]
 struct Answered<'a> {
     #[serde(borrow)]
-    profile: Option<Kept<'a>>,
+    profile: Kept<'a>,
 }
 
 #[derive(Deserialize)]
@@ -61,26 +67,17 @@ impl Upstream<'_> {
     }
 
     /// The person's second factor; nothing when there is none.
-    pub async fn block(&self, token: &Secret) -> Result<Option<Block>, No> {
+    pub async fn second_factor(&self, token: &Secret) -> Result<Option<SecondFactor>, No> {
         let heard = self.ask("GET", "profile/private", Some(token), Vec::new(), Vec::new()).await.and_then(good)?;
-        Ok(block_of(&heard.body))
+        // What cannot be read may hold one: it is not taken for none.
+        second_factor_of(&heard.body).map_err(|_| No::fault(&Fault::Corrupt("a profile of the core is not what it should be".into())))
     }
 
     /// Writes the person's second factor into the profile, or takes it out.
-    pub async fn put_block(&self, token: &Secret, block: Option<&Block>) -> Result<(), No> {
-        let mfa = block.map_or(Value::Null, |it| {
-            let codes: Vec<_> = it.recovery.iter().map(KeptCode::reveal).collect();
-            json!({ "recoveryCodes": codes })
-        });
-        // The content is written as it is kept: what a template fills in first stands first.
-        let body = match block {
-            Some(it) => {
-                let content = serde_json::to_string(&it.content).unwrap_or_default();
-                format!("{{\"mfa\":{{\"content\":{content},\"recoveryCodes\":{}}}}}", mfa["recoveryCodes"])
-            }
-            None => json!({ "mfa": mfa }).to_string(),
-        };
-        self.ask("PUT", "profile/private", Some(token), Vec::new(), body.into_bytes()).await.and_then(good).map(drop)
+    pub async fn put_second_factor(&self, token: &Secret, it: Option<&SecondFactor>) -> Result<(), No> {
+        let mfa = it.map(|it| Written { content: &it.data, recovery: &it.recovery });
+        let body = serde_json::to_vec(&HashMap::from([("mfa", mfa)])).unwrap_or_default();
+        self.ask("PUT", "profile/private", Some(token), Vec::new(), body).await.and_then(good).map(drop)
     }
 
     /// Whether the token is a personal one; an error of the core when it is none at all.
@@ -134,13 +131,26 @@ pub(super) fn parsed(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or(Value::Null)
 }
 
-fn block_of(body: &[u8]) -> Option<Block> {
-    let mfa = serde_json::from_slice::<Answered<'_>>(body).ok()?.profile?.mfa?;
-    let mfa: Mfa<'_> = serde_json::from_str(mfa.get()).ok()?;
-    let content: Variables = serde_json::from_str(mfa.content?.get()).ok()?;
-    let codes: Vec<Value> = mfa.recovery_codes.and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default();
+/// The second factor in a profile: active when its content is an object that is not empty (contract §3).
+fn second_factor_of(body: &[u8]) -> serde_json::Result<Option<SecondFactor>> {
+    let Some(mfa) = serde_json::from_slice::<Answered<'_>>(body)?.profile.mfa else { return Ok(None) };
+    let Some(Mfa { content: Some(content), recovery_codes }) = serde_json::from_str::<Option<Mfa<'_>>>(mfa.get())? else { return Ok(None) };
+    let Some(data) = serde_json::from_str::<Option<Variables>>(content.get())? else { return Ok(None) };
+    let codes = recovery_codes.map(|it| serde_json::from_str::<Option<Vec<Value>>>(it.get())).transpose()?.flatten().unwrap_or_default();
     let recovery = codes.into_iter().filter_map(|it| it.as_str().map(KeptCode::found)).collect();
-    (!content.is_empty()).then_some(Block { content, recovery })
+    Ok((!data.is_empty()).then_some(SecondFactor { data, recovery }))
+}
+
+/// The core in front of which the tenant stands, asked for the person of the path; nothing where it stands alone.
+pub(super) fn core_of<'a>(hall: &'a Hall, at: &'a At) -> Result<Option<Upstream<'a>>, No> {
+    let Some(url) = &at.settings.core_url else { return Ok(None) };
+    Ok(Some(Upstream { hall, url, username: &at.person()?.text }))
+}
+
+/// What the core said, as it said it.
+pub(super) fn as_heard(heard: Heard) -> Response {
+    let status = StatusCode::from_u16(heard.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    said::raw(status, heard.content_type.as_deref().unwrap_or("application/json"), heard.body)
 }
 
 /// The profile without its recovery codes: how many there are is all that can be read (contract §9, property 12).
@@ -157,15 +167,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_active_when_its_content_is_an_object_that_is_not_empty() {
-        let read = |mfa: &str| block_of(format!(r#"{{"meta":{{}},"profile":{{"a":1,"mfa":{mfa}}}}}"#).as_bytes());
-        for none in ["null", "{}", r#"{"content":{}}"#, r#"{"content":null}"#, r#"{"content":"x"}"#, r#"{"content":[1]}"#, "7"] {
-            assert!(read(none).is_none(), "{none}");
+    fn a_second_factor_is_active_when_its_content_is_an_object_that_is_not_empty() {
+        let read = |mfa: &str| second_factor_of(format!(r#"{{"meta":{{}},"profile":{{"a":1,"mfa":{mfa}}}}}"#).as_bytes());
+        for none in ["null", "{}", r#"{"content":{}}"#, r#"{"content":null}"#] {
+            assert!(read(none).expect("it is understood").is_none(), "{none}");
         }
-        let block = read(r#"{"content":{"number":"41","message":"m","a":1},"recoveryCodes":["one",2,"two"]}"#).expect("active");
-        assert_eq!(serde_json::to_string(&block.content).expect("JSON"), r#"{"number":"41","message":"m","a":1}"#);
-        assert_eq!(block.recovery, [KeptCode::found("one"), KeptCode::found("two")]);
-        assert!(block_of(b"not json").is_none() && block_of(b"{}").is_none());
+        let it = read(r#"{"content":{"number":"41","message":"m","a":1},"recoveryCodes":["one",2,"two"]}"#);
+        let it = it.expect("it is understood").expect("active");
+        assert_eq!(serde_json::to_string(&it.data).expect("JSON"), r#"{"number":"41","message":"m","a":1}"#);
+        assert_eq!(it.recovery, [KeptCode::found("one"), KeptCode::found("two")]);
+        assert!(second_factor_of(br#"{"profile":{}}"#).expect("it is understood").is_none());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_not_taken_for_no_second_factor() {
+        for body in ["not json", "", "{}", "[]", r#"{"profile":null}"#, r#"{"profile":7}"#, r#"{"profile":{"mfa":7}}"#] {
+            assert!(second_factor_of(body.as_bytes()).is_err(), "{body}");
+        }
+        for content in [r#""x""#, "[1]", "7"] {
+            assert!(second_factor_of(format!(r#"{{"profile":{{"mfa":{{"content":{content}}}}}}}"#).as_bytes()).is_err(), "{content}");
+        }
     }
 
     #[test]
