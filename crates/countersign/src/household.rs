@@ -6,14 +6,18 @@ use crate::master;
 use crate::no::{Kind, No};
 use crate::ports::{OsChance, SystemClock, TokioTasks};
 use crate::tls;
+use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::tenant::Tenant;
-use countersign_core::ports::{Inbox, Listing, Outbound};
+use countersign_core::ports::{Carriers, Clock, Inbox, Listing, Outbound};
+use countersign_core::verbs::manage::NewProvider;
+use countersign_core::words::id::ProviderId;
 use countersign_core::{Core, Neighbours};
 use countersign_providers::Fleet;
 use countersign_providers::egress::{Egress, EgressSettings};
 use countersign_providers::inbox::Tray;
 use countersign_providers::outbound::Upstream;
 use countersign_providers::pen::Quill;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +96,25 @@ impl Household {
         });
         let outbound = Arc::new(Upstream::new(egress));
         Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>), outbound }, away))
+    }
+
+    /// Whether a provider could be built, before there is a tenant that it could belong to. Nothing is opened, nobody is called.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn try_out(config: &Config, new: NewProvider) -> Result<(), String> {
+        let clock = SystemClock;
+        let settings = ProviderSettings {
+            id: ProviderId::new(clock.now(), &OsChance),
+            name: new.name,
+            channels: new.channels,
+            kind: new.kind,
+            settings: new.settings,
+            secrets: BTreeMap::new(),
+            created_at: clock.now(),
+        };
+        let egress = egress(&config.egress).map_err(|no| no.what)?;
+        Fleet::new(egress, Arc::new(clock), None).build(&settings, new.secrets).map(drop)
     }
 
     /// Refuses to go on where no house was begun yet, before anything is made.

@@ -24,7 +24,7 @@ use countersign_core::words::secret::{KeptCode, Mac, MasterKey, Place, Sealed, T
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::Wording;
 use std::num::NonZeroU8;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -976,16 +976,23 @@ async fn a_sign_in_stays_until_it_is_over(world: &World) {
 /// Between the look and the removal somebody else may have written.
 async fn retention_keeps_what_begins_anew_while_it_looks(world: &Arc<World>) {
     let tenant = world.tenant_id();
-    for _ in 0..10 {
-        let sign_ins: Vec<SignIn> = (0..50).map(|_| world.sign_in(0)).collect();
-        let limits: Vec<Limit> = (0..50).map(|_| world.sends(0)).collect();
+    let (shared, ends) = (world.clone(), Arc::new(AtomicBool::new(false)));
+    let told = ends.clone();
+    let sweeping = tokio::spawn(async move {
+        while !told.load(Ordering::SeqCst) {
+            shared.sweep(tenant, at(0), at(1_000)).await;
+            // On one thread the two take turns.
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..40 {
+        let sign_ins: Vec<SignIn> = (0..20).map(|_| world.sign_in(0)).collect();
+        let limits: Vec<Limit> = (0..20).map(|_| world.sends(0)).collect();
         let over = sign_ins.iter().cloned().map(Record::SignIn).chain(limits.iter().cloned().map(Record::Limit));
         world.put(tenant, over).await;
         let anew = sign_ins.into_iter().map(|it| Record::SignIn(SignIn { over_at: at(2_000), ..it }));
         let anew = anew.chain(limits.into_iter().map(|it| Record::Limit(Limit { of: it.of, ..world.sends(2_000) })));
         let anew: Vec<Record> = anew.collect();
-        let shared = world.clone();
-        let sweeping = tokio::spawn(async move { shared.sweep(tenant, at(0), at(1_000)).await });
         let begin = |record: &Record| {
             let record = record.clone();
             let key = record.key();
@@ -998,11 +1005,12 @@ async fn retention_keeps_what_begins_anew_while_it_looks(world: &Arc<World>) {
         for begun in anew.iter().map(begin).collect::<Vec<_>>() {
             assert_eq!(begun.await.expect("the store works"), Outcome::Done);
         }
-        sweeping.await.expect("no task panics");
         for record in anew {
             assert_eq!(world.found(tenant, record.key()).await.map(|it| it.0), Some(json(&record)), "{:?}", record.key());
         }
     }
+    ends.store(true, Ordering::SeqCst);
+    sweeping.await.expect("no task panics");
 }
 
 async fn a_turn_is_one_nodes_until_it_is_over(world: &World) {

@@ -115,14 +115,14 @@ impl Core {
         Ok(self.decide(tenant, vec![Key::UserNamed(of)], judge).await?.ok_or(Fault::Contended)??)
     }
 
-    /// Whether `password` is the person's. Tries are counted by person and by where they come `from`, and paid before they are judged: so a
+    /// The person, if `password` is theirs. Tries are counted by person and by where they come `from`, and paid before they are judged: so a
     /// guesser is held up, and cannot hold up the person, who comes from elsewhere (invariant 11).
     ///
     /// # Errors
     /// Refusals: `UserUnknown`, `PasswordWrong`, `TriesExhausted`.
-    pub async fn check_password(&self, scope: &Scope, login: &Login, password: &Secret, from: &str) -> Result<(), Error> {
+    pub async fn check_password(&self, scope: &Scope, login: &Login, password: &Secret, from: &str) -> Result<User, Error> {
         let user = self.account(scope, login).await?;
-        let Some(account) = user.account else { return Err(Refusal::UserUnknown.into()) };
+        let Some(account) = user.account.clone() else { return Err(Refusal::UserUnknown.into()) };
         let tries = scope.tenant.keys.fingerprint("password tries", &[user.named.as_bytes(), from.as_bytes()]);
         self.take_try(scope, tries).await?;
         let given = password.clone();
@@ -135,7 +135,7 @@ impl Core {
             (false, _) => Judged::Write(Change::none().tell(event.clone()), ()),
         };
         self.decide(scope.tenant.tenant.id, vec![Key::Limit(tries)], judge).await?.ok_or(Fault::Contended)?;
-        if is_right { Ok(()) } else { Err(Refusal::PasswordWrong.into()) }
+        if is_right { Ok(user) } else { Err(Refusal::PasswordWrong.into()) }
     }
 
     async fn take_try(&self, scope: &Scope, tries: Fingerprint) -> Result<(), Error> {

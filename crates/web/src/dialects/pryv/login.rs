@@ -44,7 +44,8 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
     }
     core.second_factor(&at.scope, &username.login).await.map_err(|it| own::no(it, at, username))?;
     let given = credentials(at, &asked.body, &asked.headers)?;
-    core.check_password(&at.scope, &username.login, &given.password, &asked.from).await.map_err(|it| own::no(it, at, username))?;
+    let person = core.check_password(&at.scope, &username.login, &given.password, &asked.from).await;
+    let person = person.map_err(|it| own::no(it, at, username))?;
     // Read after the password: who has none may become somebody who has one in between, and not the other way round.
     let factor = core.second_factor(&at.scope, &username.login).await.map_err(|it| own::no(it, at, username))?;
     match factor {
@@ -53,7 +54,8 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
             let lasts = at.settings.access_max_age();
             let token = core.log_in(&at.scope, &username.login, &given.app, lasts).await.map_err(|it| own::no(it, at, username))?;
             let endpoint = own::api_endpoint(&hall.house.base_url, &at.settings, &username.text, Some(&token));
-            let body = json!({ "token": token.reveal(), "apiEndpoint": endpoint, "preferredLanguage": "en" });
+            let language = person.account.map_or_else(|| "en".to_owned(), |it| it.language);
+            let body = json!({ "token": token.reveal(), "apiEndpoint": endpoint, "preferredLanguage": language });
             Ok(said::core(at, core.now(), body))
         }
     }

@@ -36,7 +36,7 @@ const BODY_MOST: usize = 100 * 1024;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum What {
     Login,
     Logout,
     Activate,
@@ -66,7 +66,7 @@ struct Asked {
 
 /// All doors. Each stands twice: with the person in the path, and with the person in the host.
 pub(crate) fn doors() -> Router<Arc<Hall>> {
-    use Door::{
+    use What::{
         AccessInfo, Activate, Challenge, Confirm, Deactivate, Login, Logout, Nothing, Profile, Recover, Server, ServiceInfo, Verify,
     };
     let methods = [
@@ -95,7 +95,7 @@ pub(crate) fn doors() -> Router<Arc<Hall>> {
         .route("/{username}/server", door(Server))
 }
 
-fn door(what: Door) -> MethodRouter<Arc<Hall>> {
+fn door(what: What) -> MethodRouter<Arc<Hall>> {
     any(async move |State(hall): State<Arc<Hall>>, params: RawPathParams, request: Request| {
         let username = params.iter().find(|(name, _)| *name == "username").map(|(_, value)| value.to_owned());
         serve(&hall, what, username.as_deref(), request).await
@@ -126,7 +126,7 @@ pub(crate) fn envelope(problem: &Problem) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&serde_json::json!({ "error": { "id": "unexpected-error", "message": problem.message } }))
 }
 
-async fn serve(hall: &Hall, what: Door, username: Option<&str>, request: Request) -> Response {
+async fn serve(hall: &Hall, what: What, username: Option<&str>, request: Request) -> Response {
     let headers = request.headers().clone();
     let found = place::find(hall, request.uri(), &headers, username).await;
     let (at, answered) = match found {
@@ -143,22 +143,22 @@ async fn serve(hall: &Hall, what: Door, username: Option<&str>, request: Request
     response
 }
 
-async fn answer(hall: &Hall, at: &At, what: Door, request: Request) -> Result<Response, No> {
+async fn answer(hall: &Hall, at: &At, what: What, request: Request) -> Result<Response, No> {
     let asked = read(hall, at, request).await?;
     match (what, asked.method.as_str()) {
-        (Door::Login, "POST") => login::login(hall, at, &asked).await,
-        (Door::Logout, "POST") => login::logout(hall, at, &asked).await,
-        (Door::AccessInfo, "GET") => login::access_info(hall, at, &asked).await,
-        (Door::Profile, "GET") => login::profile(hall, at, &asked).await,
-        (Door::Profile, "PUT") => login::put_profile(hall, at, &asked).await,
-        (Door::Activate, "POST") => mfa::activate(hall, at, &asked).await,
-        (Door::Confirm, "POST") => mfa::confirm(hall, at, &asked).await,
-        (Door::Challenge, "POST") => mfa::challenge(hall, at, &asked).await,
-        (Door::Verify, "POST") => mfa::verify(hall, at, &asked).await,
-        (Door::Deactivate, "POST") => mfa::deactivate(hall, at, &asked).await,
-        (Door::Recover, "POST") => mfa::recover(hall, at, &asked).await,
-        (Door::ServiceInfo, "GET") => service::info(hall, at, &asked).await,
-        (Door::Server, "POST" | "GET") => service::server(hall, at).await,
+        (What::Login, "POST") => login::login(hall, at, &asked).await,
+        (What::Logout, "POST") => login::logout(hall, at, &asked).await,
+        (What::AccessInfo, "GET") => login::access_info(hall, at, &asked).await,
+        (What::Profile, "GET") => login::profile(hall, at, &asked).await,
+        (What::Profile, "PUT") => login::put_profile(hall, at, &asked).await,
+        (What::Activate, "POST") => mfa::activate(hall, at, &asked).await,
+        (What::Confirm, "POST") => mfa::confirm(hall, at, &asked).await,
+        (What::Challenge, "POST") => mfa::challenge(hall, at, &asked).await,
+        (What::Verify, "POST") => mfa::verify(hall, at, &asked).await,
+        (What::Deactivate, "POST") => mfa::deactivate(hall, at, &asked).await,
+        (What::Recover, "POST") => mfa::recover(hall, at, &asked).await,
+        (What::ServiceInfo, "GET") => service::info(hall, at, &asked).await,
+        (What::Server, "POST" | "GET") => service::server(hall, at).await,
         _ => Err(No::unknown_resource("Unknown resource ")),
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct No {
     pub id: Cow<'static, str>,
     pub message: Cow<'static, str>,
     /// More, for programs. The first generation's MFA service never sends it.
-    pub data: Option<Value>,
+    pub data: Option<Box<Value>>,
     /// Whose word it is.
     pub by: By,
     pub retry_after: Option<Duration>,
@@ -38,7 +38,7 @@ pub(super) enum By {
     /// The core, which we are.
     Core,
     /// The core that we stand in front of, with the `meta` that it said.
-    Upstream(Option<Value>),
+    Upstream(Option<Box<Value>>),
 }
 
 impl No {
@@ -56,7 +56,7 @@ impl No {
     }
 
     pub fn with(self, data: Value) -> Self {
-        Self { data: Some(data), ..self }
+        Self { data: Some(Box::new(data)), ..self }
     }
 
     /// A parameter of the body that is not what it should be, as the core tells it.
@@ -183,16 +183,16 @@ impl No {
     pub fn said(self, at: Option<&At>, now: Timestamp) -> Response {
         let generation = at.map_or(Generation::V1, |it| it.generation);
         let meta = match (self.by, generation) {
-            (By::Upstream(meta), Generation::V1 | Generation::ByClient) => meta,
+            (By::Upstream(meta), Generation::V1 | Generation::ByClient) => meta.map(|it| *it),
             (By::Mfa, Generation::V1 | Generation::ByClient) => None,
-            (By::Upstream(Some(meta)), Generation::V2) => Some(meta),
+            (By::Upstream(Some(meta)), Generation::V2) => Some(*meta),
             (By::Core, _) | (By::Mfa | By::Upstream(None), Generation::V2) => at.map(|it| meta(it, now)),
         };
         let mut error = Map::new();
         error.insert("id".into(), self.id.into());
         error.insert("message".into(), self.message.into());
         if let Some(data) = self.data {
-            error.insert("data".into(), data);
+            error.insert("data".into(), *data);
         }
         let mut body = json!({ "error": error });
         if let Some(meta) = meta {

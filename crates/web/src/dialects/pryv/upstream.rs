@@ -125,7 +125,7 @@ pub(super) fn good(heard: Heard) -> Result<Heard, No> {
         id: text("id").unwrap_or_else(|| "unexpected-error".to_owned()).into(),
         message: text("message").unwrap_or_else(|| "The core answered with an error.".to_owned()).into(),
         data: None,
-        by: By::Upstream(said.get("meta").cloned()),
+        by: By::Upstream(said.get("meta").cloned().map(Box::new)),
         retry_after: None,
     })
 }
