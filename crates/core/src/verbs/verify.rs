@@ -302,10 +302,6 @@ impl Core {
             };
             let counts: Vec<_> = paid.iter().map(|(of, round)| (*of, *round, count_failures(seen.limit(*of)))).collect();
             let sign_in = sign_in_of.map(|(of, purpose)| seen.sign_in(of).map(|held| (purpose, held)));
-            let attempts_left = match &challenge.noun.stage {
-                Stage::Open { attempts_left, .. } => Some(*attempts_left),
-                Stage::Passed { .. } | Stage::Spent { .. } | Stage::Expired { .. } | Stage::Failed { .. } => None,
-            };
             let change = Change::none();
             match &heard {
                 Ok(true) => {
@@ -322,16 +318,24 @@ impl Core {
                 }
                 Ok(false) => {
                     let locked = counts.iter().any(|(_, _, (count, _))| count.lock(now) != Lock::Open);
-                    let attempts_left = attempts_left.filter(|_| !locked);
-                    let what = match attempts_left {
-                        Some(left) => What::Wrong { challenge: id, attempts_left: left.get() },
-                        None => What::Spent { challenge: id },
-                    };
-                    let change = match (attempts_left, sign_in.flatten()) {
-                        (None, Some((_, held))) => change.remove(Key::SignIn(held.noun.of), held.version),
-                        _ => change,
-                    };
-                    Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left }))
+                    match &challenge.noun.stage {
+                        Stage::Open { attempts_left, .. } if !locked => {
+                            let what = What::Wrong { challenge: id, attempts_left: attempts_left.get() };
+                            Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left: Some(*attempts_left) }))
+                        }
+                        Stage::Open { .. } | Stage::Spent { .. } => {
+                            let change = match sign_in.flatten() {
+                                Some((_, held)) => change.remove(Key::SignIn(held.noun.of), held.version),
+                                None => change,
+                            };
+                            let what = What::Spent { challenge: id };
+                            Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left: None }))
+                        }
+                        // It has come to another end meanwhile. This was not its last answer, and ends nothing else with it.
+                        Stage::Passed { .. } | Stage::Expired { .. } | Stage::Failed { .. } => {
+                            Judged::Write(change.tell(tell(What::Wrong { challenge: id, attempts_left: 0 })), Ok(Answered::Over))
+                        }
+                    }
                 }
                 Err(CheckError::NoVerdict(_)) => {
                     Judged::Write(change.tell(tell(What::Unjudged { challenge: id, is_paid: true })), Err(Refusal::NoVerdict.into()))
