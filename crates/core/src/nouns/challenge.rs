@@ -299,6 +299,119 @@ mod tests {
         assert_eq!(passed.expired(at(2)).stage, Stage::Passed { at: at(1) });
     }
 
+    /// A challenge whose code somebody else made and checks.
+    fn of_theirs(attempts: u8) -> Challenge {
+        let (mut challenge, ..) = open(attempts);
+        if let Stage::Open { proof, .. } = &mut challenge.stage {
+            *proof = Proof::External { delivery: DeliveryId::new(at(0), &Script::default()) };
+        }
+        challenge
+    }
+
+    #[test]
+    fn what_somebody_else_judges_counts_as_wrong_until_they_have_said_otherwise() {
+        let (challenge, verdict) = of_theirs(2).answer(&Evidence::Elsewhere, at(1));
+        assert_eq!(verdict, Verdict::Wrong { attempts_left: NonZeroU8::new(1).expect("one") });
+        let (challenge, verdict) = challenge.answer(&Evidence::Elsewhere, at(2));
+        assert_eq!((verdict, &challenge.stage), (Verdict::LastWrong, &Stage::Spent { at: at(2) }));
+        let passed = challenge.proven(at(3)).expect("the last one was right");
+        assert_eq!(passed.stage, Stage::Passed { at: at(3) });
+        assert_eq!(passed.proven(at(4)), None, "there is one such moment (invariant 1)");
+    }
+
+    #[test]
+    fn a_code_of_ours_is_no_evidence_for_a_code_of_theirs_nor_the_other_way_round() {
+        let (ours, right, _) = open(3);
+        assert!(matches!(of_theirs(3).answer(&right, at(1)).1, Verdict::Wrong { .. }));
+        assert!(matches!(of_theirs(3).answer(&Evidence::Step(None), at(1)).1, Verdict::Wrong { .. }));
+        assert!(matches!(ours.answer(&Evidence::Elsewhere, at(1)).1, Verdict::Wrong { .. }));
+    }
+
+    #[test]
+    fn what_came_to_another_end_is_not_proven_any_more() {
+        let (paid, _) = of_theirs(3).answer(&Evidence::Elsewhere, at(1));
+        let delivery = paid.delivery().expect("it is open");
+        assert_eq!(paid.clone().expired(at(2)).proven(at(3)), None);
+        assert_eq!(paid.undelivered(delivery, at(2)).proven(at(3)), None);
+    }
+
+    #[test]
+    fn what_reached_nobody_is_given_back_while_it_is_open_and_only_then() {
+        let (paid, _) = of_theirs(3).answer(&Evidence::Elsewhere, at(1));
+        assert_eq!(paid.clone().given_back(), of_theirs(3));
+        for over in [paid.clone().spent(at(2)), paid.clone().expired(at(2)), paid.proven(at(2)).expect("it was open")] {
+            assert_eq!(over.clone().given_back(), over);
+        }
+    }
+
+    #[test]
+    fn invariant_3_another_code_of_theirs_keeps_deadline_and_attempts() {
+        let (paid, _) = of_theirs(3).answer(&Evidence::Elsewhere, at(1));
+        let (before, second) = (paid.delivery(), DeliveryId::new(at(2), &Script::default()));
+        let again = paid.recoded(Proof::External { delivery: second });
+        assert!(
+            matches!(&again.stage, Stage::Open { attempts_left, expires_at, .. } if (attempts_left.get(), *expires_at) == (2, at(300)))
+        );
+        assert!(before != Some(second) && again.delivery() == Some(second));
+        let over = again.spent(at(3));
+        assert_eq!(over.clone().recoded(Proof::External { delivery: second }), over, "what is over gets none");
+    }
+
+    /// One of the things that happen to a challenge of theirs.
+    #[derive(Debug, Clone, Copy)]
+    enum Turn {
+        Pays,
+        IsRight,
+        IsWrong,
+        IsGivenBack,
+        IsRecoded,
+        Expires,
+    }
+
+    proptest! {
+        /// Invariants 1 and 2 where somebody else judges: in whatever order answers are paid, judged and given back, one passes at the
+        /// most, what is given back is one that was paid, and no more are judged than there are attempts.
+        #[test]
+        fn invariants_1_and_2_hold_for_every_order_of_paying_judging_and_giving_back(
+            attempts in 1u8..=10,
+            turns in prop::collection::vec(prop_oneof![
+                6 => Just(Turn::Pays),
+                1 => Just(Turn::IsRight),
+                4 => Just(Turn::IsWrong),
+                3 => Just(Turn::IsGivenBack),
+                1 => Just(Turn::IsRecoded),
+                1 => Just(Turn::Expires),
+            ], 0..60),
+        ) {
+            let (mut challenge, mut in_flight, mut judged, mut passed) = (of_theirs(attempts), 0u8, 0u8, 0);
+            for turn in turns {
+                match turn {
+                    Turn::Pays => {
+                        let (next, verdict) = challenge.answer(&Evidence::Elsewhere, at(1));
+                        challenge = next;
+                        in_flight += u8::from(matches!(verdict, Verdict::Wrong { .. } | Verdict::LastWrong));
+                        prop_assert!(verdict != Verdict::Passed, "only they can tell");
+                    }
+                    Turn::IsRight if in_flight > 0 => {
+                        (in_flight, judged) = (in_flight - 1, judged + 1);
+                        if let Some(next) = challenge.clone().proven(at(2)) {
+                            (challenge, passed) = (next, passed + 1);
+                        }
+                    }
+                    Turn::IsWrong if in_flight > 0 => (in_flight, judged) = (in_flight - 1, judged + 1),
+                    Turn::IsGivenBack if in_flight > 0 => (in_flight, challenge) = (in_flight - 1, challenge.given_back()),
+                    Turn::IsRecoded => challenge = challenge.recoded(Proof::External { delivery: DeliveryId::new(at(9), &Script::default()) }),
+                    Turn::Expires => challenge = challenge.expired(at(3)),
+                    Turn::IsRight | Turn::IsWrong | Turn::IsGivenBack => {}
+                }
+                prop_assert!(passed <= 1 && judged + in_flight <= attempts);
+                if let Stage::Open { attempts_left, .. } = &challenge.stage {
+                    prop_assert_eq!(attempts_left.get() + in_flight + judged, attempts, "nothing is lost and nothing is won");
+                }
+            }
+        }
+    }
+
     proptest! {
         /// Invariants 1 and 2: whatever comes in whatever order, it passes at most once, and no more wrong answers are
         /// judged than there are attempts.

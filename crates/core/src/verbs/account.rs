@@ -34,8 +34,9 @@ const PROFILE_MOST: usize = 64 * 1024;
 /// By what part of its life an access is used before that is written down: not every use is a write.
 const NOTED_USES: u32 = 14;
 
-/// How often a profile is merged again because somebody else was faster.
-const TRIES: usize = 8;
+/// How often a profile is merged again because somebody else was faster. Every time somebody else's merge is kept, so this many may write
+/// to one profile at once.
+const TRIES: usize = 32;
 
 /// The one factor that a directory of our own keeps beside the password.
 const SECOND_FACTOR: &str = "second factor";
@@ -183,7 +184,8 @@ impl Core {
             }
             account.accesses.retain(|it| it.app != new.app);
             if account.accesses.len() >= ACCESSES {
-                account.accesses.sort_by_key(Access::used_at);
+                // Whoever is out already makes room first.
+                account.accesses.sort_by_key(|it| (it.is_live(now, lasts), it.used_at()));
                 account.accesses.remove(0);
             }
             account.accesses.push(new.clone());

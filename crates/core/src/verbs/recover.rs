@@ -55,7 +55,7 @@ impl Core {
                 (true, Some(version)) => Change::none().remove(Key::Limit(of), version),
                 (true, None) => Change::none(),
                 (false, read) => {
-                    let count = Count::Failures(count.one_more(now, &policy));
+                    let count = Count::Failures(count.begun_by(event.id, &policy).one_more(now, &policy));
                     Change::none().put(Record::Limit(Limit { of, count }), read)
                 }
             };

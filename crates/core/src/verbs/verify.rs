@@ -12,7 +12,7 @@ use crate::nouns::challenge::{Challenge, Evidence, Proof, Purpose, Stage, Verdic
 use crate::nouns::delivery::{Delivery, DeliveryStage, Order};
 use crate::nouns::event::{Event, What};
 use crate::nouns::factor::{Factor, FactorKind};
-use crate::nouns::limit::{Count, Limit, Lock};
+use crate::nouns::limit::{Count, Failures, Limit, Lock};
 use crate::nouns::sign_in::{Finishes, SignIn};
 use crate::nouns::totp;
 use crate::ports::{Change, CheckError, Held, Key, Provider, Receipt, Record, Seen};
@@ -66,7 +66,8 @@ struct Asking {
     receipt: Receipt,
     to: Address,
     channel: Channel,
-    failures: Vec<Fingerprint>,
+    /// Where it is paid, and in which round of each count.
+    paid: Vec<(Fingerprint, Option<EventId>)>,
 }
 
 impl Core {
@@ -163,6 +164,8 @@ impl Core {
             let parsed = match asked_by {
                 Some(_) if answer.reveal().is_empty() => Err(BadAnswer { length }),
                 Some(_) => Ok(None),
+                // Of what is over nobody knows any more whose code it was.
+                None if !challenge.is_open() => Ok(Answer::parse(answer.reveal(), length).ok()),
                 None => Answer::parse(answer.reveal(), length).map(Some),
             };
             let guess = match parsed {
@@ -228,7 +231,8 @@ impl Core {
                     Judged::Write(finish(change, sign_in), Ok(Judgement::Told(Answered::Passed, name)))
                 }
                 Verdict::Wrong { .. } | Verdict::LastWrong => {
-                    let counts: Vec<_> = counts.into_iter().map(|(of, (count, read))| (of, count.one_more(now, policy), read)).collect();
+                    let one_more = |count: Failures| count.begun_by(event, policy).one_more(now, policy);
+                    let counts: Vec<_> = counts.into_iter().map(|(of, (count, read))| (of, one_more(count), read)).collect();
                     // Other challenges of the person or the address may have paid the rest of the round.
                     let locked = counts.iter().any(|(_, count, _)| count.lock(now) != Lock::Open);
                     let next = if locked { next.spent(now) } else { next };
@@ -241,13 +245,13 @@ impl Core {
                             (Answered::LastWrong, What::Spent { challenge: id })
                         }
                     };
-                    let failures = next.failures.clone();
+                    let paid = counts.iter().map(|(of, count, _)| (*of, count.round())).collect();
                     let change = change.replace(Record::Challenge(next), challenge.version);
                     let change = counts.into_iter().fold(change, |change, (of, count, read)| {
                         change.put(Record::Limit(Limit { of, count: Count::Failures(count) }), read)
                     });
                     if let Some(asking) = asking {
-                        return Judged::Write(change, Ok(Judgement::Ask(Asking { failures, ..asking })));
+                        return Judged::Write(change, Ok(Judgement::Ask(Asking { paid, ..asking })));
                     }
                     let change = match (&answered, sign_in) {
                         (Answered::LastWrong, Some((_, held))) => change.remove(Key::SignIn(held.noun.of), held.version),
@@ -270,7 +274,7 @@ impl Core {
         asking: Asking,
         offered: Offered,
     ) -> Result<Answered, Error> {
-        let Asking { provider, receipt, to, channel, failures } = asking;
+        let Asking { provider, receipt, to, channel, paid } = asking;
         let heard = match scope.tenant.carrier(provider, channel).map(|it| it.provider()) {
             Some(Ok(Provider::Verifies(them))) => {
                 let within = self.0.with.tasks.pause(scope.tenant.tenant.policy.answer_within());
@@ -291,19 +295,15 @@ impl Core {
             For::SignIn { of, purpose, .. } => Some((*of, *purpose)),
             For::Authentication { .. } | For::Enrolment { .. } => None,
         };
-        let first = [Key::Challenge(id)].into_iter().chain(failures.iter().copied().map(Key::Limit));
+        let first = [Key::Challenge(id)].into_iter().chain(paid.iter().map(|(of, _)| Key::Limit(*of)));
         let first = first.chain(sign_in_of.map(|(of, _)| Key::SignIn(of))).collect();
         let judge = move |seen: &mut Seen| {
             let tell = |what| Event { id: event, at: now, what };
             let Some(challenge) = seen.challenge(id) else {
                 return Judged::Write(Change::none(), Err(Error::from(Refusal::ChallengeUnknown)));
             };
-            let counts: Vec<_> = failures.iter().map(|of| (*of, count_failures(seen.limit(*of)))).collect();
+            let counts: Vec<_> = paid.iter().map(|(of, round)| (*of, *round, count_failures(seen.limit(*of)))).collect();
             let sign_in = sign_in_of.map(|(of, purpose)| seen.sign_in(of).map(|held| (purpose, held)));
-            let attempts_left = match &challenge.noun.stage {
-                Stage::Open { attempts_left, .. } => Some(*attempts_left),
-                Stage::Passed { .. } | Stage::Spent { .. } | Stage::Expired { .. } | Stage::Failed { .. } => None,
-            };
             let change = Change::none();
             match &heard {
                 Ok(true) => {
@@ -312,33 +312,41 @@ impl Core {
                         return Judged::Write(change, Ok(Answered::Over));
                     };
                     let change = change.replace(Record::Challenge(next), challenge.version).tell(tell(What::Passed { challenge: id }));
-                    let change = counts.into_iter().fold(change, |change, (of, (_, read))| match read {
+                    let change = counts.into_iter().fold(change, |change, (of, _, (_, read))| match read {
                         Some(version) => change.remove(Key::Limit(of), version),
                         None => change,
                     });
                     Judged::Write(finish(change, sign_in.flatten()), Ok(Answered::Passed))
                 }
                 Ok(false) => {
-                    let locked = counts.iter().any(|(_, (count, _))| count.lock(now) != Lock::Open);
-                    let attempts_left = attempts_left.filter(|_| !locked);
-                    let what = match attempts_left {
-                        Some(left) => What::Wrong { challenge: id, attempts_left: left.get() },
-                        None => What::Spent { challenge: id },
-                    };
-                    let change = match (attempts_left, sign_in.flatten()) {
-                        (None, Some((_, held))) => change.remove(Key::SignIn(held.noun.of), held.version),
-                        _ => change,
-                    };
-                    Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left }))
+                    let locked = counts.iter().any(|(_, _, (count, _))| count.lock(now) != Lock::Open);
+                    match &challenge.noun.stage {
+                        Stage::Open { attempts_left, .. } if !locked => {
+                            let what = What::Wrong { challenge: id, attempts_left: attempts_left.get() };
+                            Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left: Some(*attempts_left) }))
+                        }
+                        Stage::Open { .. } | Stage::Spent { .. } => {
+                            let change = match sign_in.flatten() {
+                                Some((_, held)) => change.remove(Key::SignIn(held.noun.of), held.version),
+                                None => change,
+                            };
+                            let what = What::Spent { challenge: id };
+                            Judged::Write(change.tell(tell(what)), Ok(Answered::Declined { attempts_left: None }))
+                        }
+                        // It has come to another end meanwhile. This was not its last answer, and ends nothing else with it.
+                        Stage::Passed { .. } | Stage::Expired { .. } | Stage::Failed { .. } => {
+                            Judged::Write(change.tell(tell(What::Wrong { challenge: id, attempts_left: 0 })), Ok(Answered::Over))
+                        }
+                    }
                 }
                 Err(CheckError::NoVerdict(_)) => {
                     Judged::Write(change.tell(tell(What::Unjudged { challenge: id, is_paid: true })), Err(Refusal::NoVerdict.into()))
                 }
                 Err(CheckError::NotAsked(_)) => {
                     let change = change.replace(Record::Challenge(challenge.noun.given_back()), challenge.version);
-                    let change = counts.into_iter().fold(change, |change, (of, (count, read))| match read {
+                    let change = counts.into_iter().fold(change, |change, (of, round, (count, read))| match read {
                         Some(version) => {
-                            change.replace(Record::Limit(Limit { of, count: Count::Failures(count.one_less(&policy)) }), version)
+                            change.replace(Record::Limit(Limit { of, count: Count::Failures(count.one_less(round, &policy)) }), version)
                         }
                         None => change,
                     });
@@ -374,7 +382,7 @@ fn asking(tenant: &Standing, challenge: &Challenge, delivery: Option<Held<Delive
     let plain = tenant.keys.open_sealed(order_place(&delivery.id), &delivery.order)?;
     let order: Order = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("an order cannot be read".into()))?;
     let (provider, receipt) = (*provider, Receipt(receipt.clone()));
-    Ok(Some(Asking { provider, receipt, to: order.to, channel: challenge.channel, failures: Vec::new() }))
+    Ok(Some(Asking { provider, receipt, to: order.to, channel: challenge.channel, paid: Vec::new() }))
 }
 
 /// The factor that an answer is measured by, or that it makes active.

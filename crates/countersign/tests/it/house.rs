@@ -3,25 +3,35 @@
 use countersign_core::nouns::challenge::Challenge;
 use countersign_core::nouns::client::Client;
 use countersign_core::nouns::delivery::Delivery;
+use countersign_core::nouns::event::{Event, What};
+use countersign_core::nouns::factor::Factor;
+use countersign_core::nouns::limit::{Count, Limit};
 use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::route::Route;
+use countersign_core::nouns::sign_in::{Baggage, Finishes};
 use countersign_core::nouns::tenant::{Policy, Tenant};
 use countersign_core::ports::test::{Script, Still};
-use countersign_core::ports::{Carriers, Key, Pen, Pending, Provider, Receipt, Record, SendError, Sends, Store, Tasks};
+use countersign_core::ports::{
+    Carriers, CheckError, Health, Held, Judge, Key, Listed, Listing, Outcome, Pen, Pending, Provider, Receipt, Record, SendError, Sends,
+    Store, Swept, Tasks, Turn, Verifies,
+};
 use countersign_core::verbs::manage::{NewClient, NewProvider, TenantChange};
 use countersign_core::verbs::request::{Ask, Requested};
+use countersign_core::verbs::sign_in::NewSignIn;
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::{Address, Channel, EmailAddress, Login, PhoneNumber};
-use countersign_core::words::id::{ChallengeId, DeliveryId};
-use countersign_core::words::refusal::{Error, Refusal};
-use countersign_core::words::secret::{MasterKey, Secret};
+use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, NodeId, TenantId, UserId};
+use countersign_core::words::refusal::{Error, Fault, Refusal};
+use countersign_core::words::secret::{MasterKey, Offered, Secret};
 use countersign_core::words::time::Timestamp;
+use countersign_core::words::variables::Variables;
 use countersign_core::words::wording::{Message, Values, Wording};
 use countersign_core::{Core, Neighbours, Scope};
 use countersign_store::memory::Memory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// What a provider does with the next messages.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +53,7 @@ pub type Carried = Arc<Mutex<Vec<(String, DeliveryId, Arc<Message>)>>>;
 pub struct Told {
     does: Arc<Mutex<BTreeMap<String, Does>>>,
     carried: Carried,
+    pub checks: Checks,
 }
 
 impl Told {
@@ -90,9 +101,120 @@ impl Sends for One {
     }
 }
 
+/// What a provider that checks its own codes says to an answer.
+pub type Said = Result<bool, CheckError>;
+
+/// One question to a provider that checks its own codes.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub receipt: Option<String>,
+    pub to: Address,
+    pub offered: Offered,
+}
+
+/// What goes on at providers that make codes and check them. They tell right from wrong by themselves, unless they are told what to say.
+#[derive(Clone, Default)]
+pub struct Checks(Arc<Mutex<Desk>>);
+
+#[derive(Default)]
+struct Desk {
+    /// Who was asked to send a code: by which provider, under which id, to where.
+    started: Vec<(String, DeliveryId, Address)>,
+    asked: Vec<Question>,
+    says: Option<Said>,
+    is_held: bool,
+    /// Those who wait for a verdict, in the order in which they asked.
+    held: Vec<Option<oneshot::Sender<Said>>>,
+}
+
+impl Checks {
+    /// From now on it says this, whatever is asked; by itself again with nothing.
+    pub fn say(&self, what: impl Into<Option<Said>>) {
+        self.0.lock().unwrap().says = what.into();
+    }
+
+    /// From now on it says nothing before it is told to: [`Checks::tell`].
+    pub fn hold(&self) {
+        self.0.lock().unwrap().is_held = true;
+    }
+
+    /// Says this to the one who asked as number `at` since it is held.
+    pub fn tell(&self, at: usize, what: Said) {
+        let waiting = self.0.lock().unwrap().held[at].take().expect("told once");
+        // Whoever asked may be gone.
+        let _ = waiting.send(what);
+    }
+
+    /// How many were asked while it is held.
+    pub fn held(&self) -> usize {
+        self.0.lock().unwrap().held.len()
+    }
+
+    /// What it was asked.
+    pub fn asked(&self) -> Vec<Question> {
+        self.0.lock().unwrap().asked.clone()
+    }
+
+    /// Who was asked to send a code.
+    pub fn started(&self) -> Vec<(String, DeliveryId, Address)> {
+        self.0.lock().unwrap().started.clone()
+    }
+
+    /// The code of the last start.
+    pub fn last_code(&self) -> String {
+        code_of(&name_of(self.0.lock().unwrap().started.len()))
+    }
+}
+
+/// What it calls its start number `count`.
+fn name_of(count: usize) -> String {
+    format!("v-{count}")
+}
+
+/// The code that belongs to the name of a start: not of a length that we would make.
+fn code_of(name: &str) -> String {
+    format!("code of {name}")
+}
+
+impl Verifies for One {
+    fn start(&self, id: DeliveryId, to: Address) -> Pending<'static, Result<Receipt, SendError>> {
+        let mut desk = self.told.checks.0.lock().unwrap();
+        desk.started.push((self.name.clone(), id, to));
+        let receipt = Receipt(Some(name_of(desk.started.len())));
+        let does = self.told.does.lock().unwrap().get(&self.name).cloned().unwrap_or_default();
+        Box::pin(async move {
+            match does {
+                Does::Takes => Ok(receipt),
+                Does::Fails(error) => Err(error),
+                Does::Hangs => std::future::pending().await,
+            }
+        })
+    }
+
+    fn check(&self, receipt: Receipt, to: Address, offered: Offered) -> Pending<'static, Said> {
+        let mut desk = self.told.checks.0.lock().unwrap();
+        let is_right = receipt.0.as_deref().is_some_and(|name| code_of(name) == offered.code.reveal());
+        desk.asked.push(Question { receipt: receipt.0, to, offered });
+        if !desk.is_held {
+            return Box::pin(std::future::ready(desk.says.clone().unwrap_or(Ok(is_right))));
+        }
+        let (tell, told) = oneshot::channel();
+        desk.held.push(Some(tell));
+        Box::pin(async move { told.await.expect("the house stands as long as its tests") })
+    }
+
+    fn probe(&self) -> Pending<'static, Result<String, SendError>> {
+        Box::pin(async { Ok("there".into()) })
+    }
+}
+
+/// The kind of a provider that makes codes and checks them.
+const CHECKS: &str = "checks";
+
 impl Carriers for Told {
     fn build(&self, settings: &ProviderSettings, _: BTreeMap<String, Secret>) -> Result<Provider, String> {
-        Ok(Provider::Sends(Box::new(One { name: settings.name.clone(), told: self.clone() })))
+        let one = Box::new(One { name: settings.name.clone(), told: self.clone() });
+        Ok(if settings.kind == CHECKS { Provider::Verifies(one) } else { Provider::Sends(one) })
     }
 }
 
@@ -143,6 +265,35 @@ impl House {
 
     pub async fn on(store: Arc<dyn Store>) -> Self {
         Self::with(store, Arc::new(Still::at(NOON))).await
+    }
+
+    /// One whose people are also reached by [`Channel::External`], over the providers `one` and `two` of this kind.
+    pub async fn of(whose: Whose) -> Self {
+        Self::of_two(whose, whose).await
+    }
+
+    pub async fn of_two(one: Whose, two: Whose) -> Self {
+        let mut house = Self::new().await;
+        house.reaches(Channel::External, [("one", one), ("two", two)]).await;
+        house
+    }
+
+    /// From now on `channel` is served by these providers, which are new.
+    pub async fn reaches(&mut self, channel: Channel, providers: [(&str, Whose); 2]) {
+        let mut legs = Vec::new();
+        for (name, whose) in providers {
+            let new = new_provider(name, vec![channel], if whose == Whose::Theirs { CHECKS } else { "told" });
+            legs.push(self.core.put_provider(self.tenant.id, new).await.expect("a new provider").id);
+        }
+        let mut routes = self.scope.tenant.tenant.routes.clone();
+        routes.retain(|it| it.channel != channel);
+        routes.push(Route { channel, destination: String::new(), legs });
+        self.core.change_tenant(self.tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.expect("routes");
+        self.looks_again().await;
+    }
+
+    async fn looks_again(&mut self) {
+        self.scope = self.core.scope(self.tenant.id, Self::caller(&self.scope).id).await.expect("still there");
     }
 
     /// On `store`, by `clock`.
@@ -203,7 +354,7 @@ impl House {
             .change_tenant(self.tenant.id, TenantChange { policy: Some(policy), ..TenantChange::default() })
             .await
             .expect("a valid policy");
-        self.scope = self.core.scope(self.tenant.id, Self::caller(&self.scope).id).await.expect("still there");
+        self.looks_again().await;
     }
 
     pub fn provider(&self, name: &str, does: Does) {
@@ -248,10 +399,65 @@ impl House {
     /// The delivery under which a message was carried last.
     pub async fn last_delivery(&self) -> Delivery {
         let id = self.told.carried.lock().unwrap().last().expect("something was carried").1;
+        self.delivery(id).await
+    }
+
+    pub async fn delivery(&self, id: DeliveryId) -> Delivery {
         match self.store.find(self.tenant.id, Key::Delivery(id)).await.expect("readable").expect("there").noun {
             Record::Delivery(it) => it,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Begins a sign-in with a code that reaches the person, and gives its token.
+    pub async fn begin(&self, login: &str, finishes: Finishes) -> Secret {
+        self.core.begin_sign_in_with_code(&self.scope, signing_in(login, finishes)).await.expect("a code").0
+    }
+
+    /// Offers a code in a log-in.
+    pub async fn prove(&self, login: &str, token: &Secret, code: &str) -> Result<Answered, Error> {
+        self.prove_for(login, token, Finishes::Login, code).await
+    }
+
+    pub async fn prove_for(&self, login: &str, token: &Secret, purpose: Finishes, code: &str) -> Result<Answered, Error> {
+        self.core.prove_sign_in(&self.scope, &named(login), token, purpose, Offered::code(code)).await.map(|it| it.0)
+    }
+
+    /// The code that reached somebody last, whoever made it.
+    pub fn newest_code(&self) -> String {
+        if self.told.checks.started().is_empty() { self.last_code() } else { self.told.checks.last_code() }
+    }
+
+    /// Every challenge that there is.
+    pub async fn challenges(&self) -> Vec<Challenge> {
+        let mut all = Vec::new();
+        for what in self.trail().await {
+            if let What::Opened { challenge, .. } = what {
+                all.push(self.challenge(challenge).await);
+            }
+        }
+        all
+    }
+
+    /// The challenge whose code a provider saw last.
+    pub async fn newest_challenge(&self) -> Challenge {
+        let started = self.told.checks.started().last().map(|it| it.1);
+        let delivery = self.delivery(started.or(self.told.ids().last().copied()).expect("something was sent")).await;
+        self.challenge(delivery.challenge).await
+    }
+
+    /// The wrong codes that count against the challenge whose code a provider saw last.
+    pub async fn failures(&self) -> u16 {
+        let of = self.newest_challenge().await.failures[0];
+        match self.store.find(self.tenant.id, Key::Limit(of)).await.expect("readable").map(|it| it.noun) {
+            Some(Record::Limit(Limit { count: Count::Failures(it), .. })) => it.in_a_row(),
+            _ => 0,
+        }
+    }
+
+    /// What has happened; by the millisecond, oldest first.
+    pub async fn trail(&self) -> Vec<What> {
+        self.core.events(self.tenant.id, 10_000).await.expect("readable").into_iter().rev().map(|it| it.what).collect()
     }
 
     /// Lets everything that was detached come to rest.
@@ -266,17 +472,40 @@ impl House {
 pub async fn give_providers(core: &Core, tenant: &Tenant) {
     let mut legs = Vec::new();
     for name in ["first", "second"] {
-        let new = NewProvider {
-            name: name.into(),
-            channels: Channel::CARRIED.to_vec(),
-            kind: "told".into(),
-            settings: serde_json::Value::Null,
-            secrets: BTreeMap::new(),
-        };
+        let new = new_provider(name, Channel::CARRIED.to_vec(), "told");
         legs.push(core.put_provider(tenant.id, new).await.expect("a new provider").id);
     }
     let routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
     core.change_tenant(tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.expect("routes");
+}
+
+fn new_provider(name: &str, channels: Vec<Channel>, kind: &str) -> NewProvider {
+    NewProvider { name: name.into(), channels, kind: kind.into(), settings: serde_json::Value::Null, secrets: BTreeMap::new() }
+}
+
+/// Who makes the codes, and checks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// This house does.
+    Ours,
+    /// The provider does.
+    Theirs,
+}
+
+/// What the application calls somebody.
+pub fn named(login: &str) -> Login {
+    Login::parse(login).expect("a login")
+}
+
+/// Where somebody is reached that only the provider understands.
+pub fn data(number: &str) -> Address {
+    Address::Data(Variables::of([("number".to_owned(), number.into())]))
+}
+
+/// A sign-in of an hour.
+pub fn signing_in(login: &str, purpose: Finishes) -> NewSignIn {
+    let baggage = Baggage { channel: Channel::External, to: data("41791231212"), more: serde_json::json!({ "app": "demo-app" }) };
+    NewSignIn { login: named(login), purpose, baggage, lasts: Duration::from_secs(3600) }
 }
 
 /// A request for a code by SMS.
@@ -308,4 +537,51 @@ pub fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Refusal {
 /// A provider that is away.
 pub fn away() -> Does {
     Does::Fails(SendError::Unavailable { why: "status 503".into(), retry_after: None })
+}
+
+/// The model engine with a network before it: others come in between what was read and what is decided, and between the decision and its
+/// answer.
+#[derive(Default)]
+pub struct Far(Memory);
+
+impl Store for Far {
+    fn find(&self, tenant: TenantId, key: Key) -> Pending<'_, Result<Option<Held<Record>>, Fault>> {
+        let found = self.0.find(tenant, key);
+        Box::pin(async move {
+            let found = found.await;
+            tokio::task::yield_now().await;
+            found
+        })
+    }
+    fn list(&self, listing: Listing) -> Pending<'_, Result<Vec<Listed>, Fault>> {
+        self.0.list(listing)
+    }
+    fn stamp(&self) -> Pending<'_, Result<i64, Fault>> {
+        self.0.stamp()
+    }
+    fn factors_of(&self, tenant: TenantId, user: UserId) -> Pending<'_, Result<Vec<Held<Factor>>, Fault>> {
+        self.0.factors_of(tenant, user)
+    }
+    fn events(&self, tenant: TenantId, before: Option<EventId>, most: u32) -> Pending<'_, Result<Vec<Event>, Fault>> {
+        self.0.events(tenant, before, most)
+    }
+    fn decide(&self, tenant: TenantId, first: Vec<Key>, judge: Judge) -> Pending<'static, Result<Outcome, Fault>> {
+        let done = self.0.decide(tenant, first, judge);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            done.await
+        })
+    }
+    fn due(&self, now: Timestamp, most: u32) -> Pending<'_, Result<Vec<(TenantId, DeliveryId)>, Fault>> {
+        self.0.due(now, most)
+    }
+    fn sweep(&self, tenant: TenantId, before: Timestamp, now: Timestamp) -> Pending<'_, Result<Swept, Fault>> {
+        self.0.sweep(tenant, before, now)
+    }
+    fn take_turn(&self, turn: Turn, node: NodeId, now: Timestamp, until: Timestamp) -> Pending<'_, Result<bool, Fault>> {
+        self.0.take_turn(turn, node, now, until)
+    }
+    fn health(&self) -> Pending<'_, Result<Health, Fault>> {
+        self.0.health()
+    }
 }

@@ -12,6 +12,7 @@ use countersign_core::nouns::delivery::{Delivery, DeliveryStage};
 use countersign_core::nouns::event::{Event, What};
 use countersign_core::nouns::factor::{Factor, FactorKind};
 use countersign_core::nouns::limit::{Count, Failures, Limit, Lock};
+use countersign_core::nouns::sign_in::Finishes;
 use countersign_core::nouns::tenant::Policy;
 use countersign_core::ports::{Key, Record};
 use countersign_core::verbs::request::{Requested, Sent};
@@ -19,6 +20,7 @@ use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::Fingerprint;
 use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, TenantId};
 use countersign_core::words::refusal::{Error, Fault, Refusal};
+use countersign_core::words::secret::Secret;
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +66,24 @@ struct Known {
     accepted: u32,
     passed_by: Option<Option<DeliveryId>>,
     ended: bool,
+    /// The sign-in that it belongs to.
+    sign_in: Option<Counted>,
+    /// What the provider that makes its codes was asked, what of that it never heard, and what it said of the rest.
+    asked: u32,
+    not_asked: u32,
+    given_back: u32,
+    judged_right: u32,
+    judged_wrong: u32,
+}
+
+/// What is known of one sign-in.
+#[derive(Debug)]
+struct Entry {
+    finishes: Option<Finishes>,
+    challenges: Vec<ChallengeId>,
+    passed: u32,
+    accepted: u32,
+    told_wrong: u32,
 }
 
 /// What is known of one delivery.
@@ -76,6 +96,8 @@ struct Parcel {
     sending: Vec<usize>,
     taken: u32,
     given_up: bool,
+    /// The code of theirs that reached the person last.
+    theirs: Option<String>,
 }
 
 /// The bytes of a fingerprint, which have an order.
@@ -101,6 +123,10 @@ pub struct Laws {
     opened: BTreeMap<u64, ChallengeId>,
     /// Values of authenticators that were accepted.
     steps: BTreeSet<(String, u64)>,
+    sign_ins: BTreeMap<Counted, Entry>,
+    /// By which count a sign-in is found, and the codes that providers have made, by the name that they gave them.
+    tokens: BTreeMap<String, Counted>,
+    made: BTreeMap<String, (DeliveryId, String)>,
     /// The events that are on record: each is there once, as it is in an engine whose rows have keys.
     events: BTreeSet<EventId>,
     pub counts: Counts,
@@ -116,12 +142,19 @@ pub enum Asked {
     Resend { id: ChallengeId },
     /// Anything about somebody else's challenge.
     Foreign,
+    /// An answer by the token of somebody else.
+    ForeignToken,
+    /// A sign-in; the account as the world names it.
+    Begin { account: String, token: Secret, of: Fingerprint, finishes: Finishes },
+    /// An answer in a sign-in.
+    Prove { of: Fingerprint, token: Secret, answer: String },
 }
 
 /// What was told.
 #[derive(Debug)]
 pub enum Told {
     Challenge(Result<Requested, Error>),
+    Begun,
     Answer(Result<Answered, Error>),
 }
 
@@ -137,6 +170,9 @@ impl Laws {
             persons: BTreeMap::new(),
             opened: BTreeMap::new(),
             steps: BTreeSet::new(),
+            sign_ins: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            made: BTreeMap::new(),
             events: BTreeSet::new(),
             counts: Counts::default(),
         }
@@ -167,7 +203,11 @@ impl Laws {
             match (&it.before, &it.after) {
                 (None, Some(Record::Challenge(after))) => self.opens(table, tenant, after, origin),
                 (Some(Record::Challenge(before)), Some(Record::Challenge(after))) => {
-                    self.turns(table, tenant, before, after, &mut paid, &mut passed);
+                    self.turns(table, tenant, before, after, events, &mut paid, &mut passed);
+                }
+                (Some(Record::SignIn(before)), Some(Record::SignIn(after))) => {
+                    let fixed = (before.user, before.purpose, before.over_at) == (after.user, after.purpose, after.over_at);
+                    self.holds("6", fixed, || "a sign-in is good for something else now".into());
                 }
                 (None, Some(Record::Delivery(after))) => self.promises(table, tenant, after),
                 (Some(Record::Delivery(before)), Some(Record::Delivery(after))) => self.moves(table, tenant, before, after),
@@ -178,6 +218,26 @@ impl Laws {
             }
         }
         self.counts_of(tenant, turned, events, &paid, &passed);
+        for id in passed {
+            self.finishes(turned, id);
+        }
+    }
+
+    /// A log-in is finished by the change in which its challenge passes, and an activation goes on.
+    fn finishes(&mut self, turned: &[Turned], id: ChallengeId) {
+        let Some(of) = self.challenges[&id].sign_in else { return };
+        let turned = turned.iter().find_map(|it| match (&it.before, &it.after) {
+            (Some(Record::SignIn(it)), after) if *it.of.as_bytes() == of => Some((it.purpose, after.is_some())),
+            _ => None,
+        });
+        let entry = self.sign_ins.get_mut(&of).expect("it has a challenge");
+        entry.passed += 1;
+        let passed = entry.passed;
+        self.holds("1", matches!(turned, Some((Finishes::Login, false) | (Finishes::Activation, true))), || {
+            format!("{id} passed and its sign-in is {turned:?}")
+        });
+        let is_once = passed == 1 || matches!(turned, Some((Finishes::Activation, _)));
+        self.holds("1", is_once, || format!("a log-in is finished {passed} times"));
     }
 
     fn opens(&mut self, table: &Table, tenant: TenantId, it: &Challenge, origin: u64) {
@@ -187,7 +247,21 @@ impl Laws {
         };
         let most = self.policies[&tenant].attempts;
         self.holds("2", *attempts_left <= most, || format!("{} begins with {attempts_left} attempts", it.id));
-        if it.purpose == Purpose::Authenticate {
+        let sign_in = match it.purpose {
+            Purpose::SignIn(of) => Some(*of.as_bytes()),
+            Purpose::Authenticate | Purpose::Enroll(_) => None,
+        };
+        if let Some(of) = sign_in {
+            let new = Entry { finishes: None, challenges: Vec::new(), passed: 0, accepted: 0, told_wrong: 0 };
+            let others = &mut self.sign_ins.entry(of).or_insert(new).challenges;
+            others.push(it.id);
+            let open = others.iter().filter(|other| {
+                matches!(table.get(tenant, Key::Challenge(**other)), Some(Record::Challenge(it)) if it.delivery().is_some_and(|of| it.awaits(of, self.sim.now() + SKEW + SKEW)))
+            });
+            let open = open.count();
+            self.holds("3", open <= 1, || format!("a sign-in has {open} live codes"));
+        }
+        if it.purpose == Purpose::Authenticate || sign_in.is_some() {
             self.holds("2", !it.failures.is_empty(), || format!("wrong codes for {} are counted nowhere", it.id));
         }
         if let Some(delivery) = it.delivery() {
@@ -199,23 +273,35 @@ impl Laws {
             expires_at: Some(*expires_at),
             failures: it.failures.clone(),
             is_authentication: it.purpose == Purpose::Authenticate,
+            sign_in,
             ..Known::default()
         };
         self.opened.insert(origin, it.id);
         self.challenges.insert(it.id, known);
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what there is to see of a commit")]
     fn turns(
         &mut self,
         table: &Table,
         tenant: TenantId,
         before: &Challenge,
         after: &Challenge,
+        events: &[Event],
         paid: &mut Vec<ChallengeId>,
         passed: &mut Vec<ChallengeId>,
     ) {
         let id = after.id;
+        let given_back = gives_back(events, id);
         let Stage::Open { attempts_left: left_before, expires_at: until_before, proof: proof_before } = &before.stage else {
+            // The last attempt was in flight, and the provider says that it was right.
+            if let (Stage::Spent { .. }, Stage::Passed { .. }) = (&before.stage, &after.stage) {
+                passed.push(id);
+                let known = self.challenges.entry(id).or_default();
+                let (again, right) = (known.passed_by.replace(None).is_some(), known.judged_right);
+                self.holds("1", !again && right > 0, || format!("{id} was spent and passed, and {right} answers were right"));
+                return;
+            }
             return self.holds("1", before == after, || format!("{id} was over as {:?} and becomes {:?}", before.stage, after.stage));
         };
         let fixed = (before.realm, &before.failures, before.purpose) == (after.realm, &after.failures, after.purpose);
@@ -223,7 +309,8 @@ impl Laws {
         match &after.stage {
             Stage::Open { attempts_left, expires_at, proof } => {
                 self.holds("3", expires_at == until_before, || format!("{id} has another deadline"));
-                self.holds("2", attempts_left <= left_before, || format!("{id} got attempts back"));
+                let most = left_before.get() + u8::from(given_back);
+                self.holds("2", attempts_left.get() <= most, || format!("{id} got attempts back"));
                 let spent = left_before.get() - attempts_left.get().min(left_before.get());
                 self.holds("2", spent <= 1, || format!("{id} paid {spent} attempts at once"));
                 if spent == 1 {
@@ -239,7 +326,9 @@ impl Laws {
                 passed.push(id);
                 let known = self.challenges.entry(id).or_default();
                 let again = known.passed_by.replace(before.delivery()).is_some();
+                let right = known.judged_right > 0 || !matches!(proof_before, Proof::External { .. });
                 self.holds("1", !again, || format!("{id} passed twice"));
+                self.holds("1", right, || format!("{id} passed, and nobody said that an answer was right"));
             }
             Stage::Spent { .. } => paid.push(id),
             Stage::Expired { .. } | Stage::Failed { .. } => self.sim.note(format_args!("commit: {id} is {:?}", after.stage)),
@@ -269,7 +358,7 @@ impl Laws {
             Some(Record::Challenge(challenge)) if challenge.delivery() == Some(it.id)
         );
         self.holds("5", is_live, || format!("{} does not carry the live code of {}", it.id, it.challenge));
-        let parcel = Parcel { tenant, challenge: it.challenge, words: None, sending: Vec::new(), taken: 0, given_up: false };
+        let parcel = Parcel { tenant, challenge: it.challenge, words: None, sending: Vec::new(), taken: 0, given_up: false, theirs: None };
         self.parcels.insert(it.id, parcel);
     }
 
@@ -326,6 +415,21 @@ impl Laws {
                     let was = account.since_cleared;
                     account.since_cleared = after.in_a_row();
                     let is_due = due.remove(&of);
+                    let back = events.iter().find_map(|it| match it.what {
+                        What::Unjudged { challenge, is_paid: false } => Some(challenge),
+                        _ => None,
+                    });
+                    if let Some(id) = back {
+                        let less = was.saturating_sub(after.in_a_row());
+                        let known = self.challenges.entry(id).or_default();
+                        known.given_back += u32::from(less);
+                        let (back, not_asked) = (known.given_back, known.not_asked);
+                        self.holds("2", after.in_a_row() <= was && less <= 1, || {
+                            format!("a count goes from {was} to {}", after.in_a_row())
+                        });
+                        self.holds("2", back <= not_asked, || format!("{id} got {back} back, and {not_asked} reached nobody"));
+                        continue;
+                    }
                     self.holds("2", is_due && after.in_a_row() == was + 1, || {
                         format!(
                             "a count goes from {was} to {}, and a wrong answer was {}",
@@ -389,9 +493,53 @@ impl Laws {
             (Asked::Foreign, Told::Challenge(Err(Error::Refused(refusal))) | Told::Answer(Err(Error::Refused(refusal)))) => {
                 self.holds("6", *refusal == Refusal::ChallengeUnknown, || format!("somebody else's challenge is {refusal}"));
             }
+            (Asked::ForeignToken, Told::Answer(Ok(it))) => self.breaks("6", format!("somebody else's token was good for {it:?}")),
+            (Asked::ForeignToken, Told::Answer(Err(Error::Refused(refusal)))) => {
+                self.holds("6", *refusal == Refusal::SignInUnknown, || format!("somebody else's token is {refusal}"));
+            }
+            (Asked::Begin { account, token, of, finishes }, Told::Begun) => {
+                let of = *of.as_bytes();
+                self.tokens.insert(token.reveal().to_owned(), of);
+                let Some(entry) = self.sign_ins.get_mut(&of) else {
+                    return self.breaks("4", "a sign-in was told and is not durable".into());
+                };
+                entry.finishes = Some(*finishes);
+                let count = self.challenges[&entry.challenges[0]].failures.first().copied().expect("it is counted");
+                let first = *self.persons.entry(account.clone()).or_insert(count);
+                self.holds("2", first == count, || format!("{account} has two counts"));
+            }
+            (Asked::Prove { of, token, answer }, Told::Answer(Ok(answered))) => self.proven(of, token, answer, *answered),
             _ => {}
         }
         self.opened.remove(&handler);
+    }
+
+    fn proven(&mut self, of: &Fingerprint, token: &Secret, answer: &str, answered: Answered) {
+        let of = *of.as_bytes();
+        let is_mine = self.tokens.get(token.reveal()) == Some(&of);
+        let Some(entry) = self.sign_ins.get_mut(&of).filter(|_| is_mine) else {
+            return self.breaks("6", format!("somebody else's token was not unknown: {answered:?}"));
+        };
+        let paid: u32 = entry.challenges.iter().map(|id| self.challenges[id].paid).sum();
+        match answered {
+            Answered::Passed => {
+                self.counts.passed += 1;
+                entry.accepted += 1;
+                let (accepted, passed) = (entry.accepted, entry.passed);
+                let codes: Vec<_> = entry.challenges.iter().filter(|id| self.challenges[*id].passed_by.is_some()).copied().collect();
+                let codes: Vec<_> = self.parcels.values().filter(|it| codes.contains(&it.challenge)).collect();
+                let fits = codes.iter().any(|it| it.words.as_ref().is_none_or(|words| words.code == answer));
+                self.holds("1", accepted <= passed, || format!("a sign-in was accepted {accepted} times and passed {passed} times"));
+                self.holds("3", fits, || "a sign-in accepted a code that was never sent for it".into());
+            }
+            Answered::Wrong { .. } | Answered::LastWrong | Answered::Declined { .. } => {
+                self.counts.wrong += 1;
+                entry.told_wrong += 1;
+                let told = entry.told_wrong;
+                self.holds("2", told <= paid, || format!("a sign-in told {told} wrong answers and paid {paid}"));
+            }
+            Answered::Over => {}
+        }
     }
 
     fn is_open(&self, it: &Requested, how: &str) {
@@ -478,15 +626,21 @@ impl Laws {
     // ---------------------------------------------------------------------------------------------------------- messages
 
     /// A node begins to hand a message to a provider.
-    pub fn sends(&mut self, table: &Table, node: usize, id: DeliveryId, message: &Arc<Message>) {
+    pub fn sends(&mut self, table: &Table, node: usize, id: DeliveryId, message: Option<&Arc<Message>>) {
         self.counts.sends += 1;
         let Some(parcel) = self.parcels.get_mut(&id) else {
             return self.breaks("5", format!("{id} leaves the house before its commit"));
         };
         let others = parcel.sending.clone();
         parcel.sending.push(node);
-        let first = parcel.words.get_or_insert_with(|| message.clone());
-        let same = **first == **message;
+        let same = match (&parcel.words, message) {
+            (None, _) => {
+                parcel.words = message.cloned();
+                true
+            }
+            (Some(first), Some(message)) => **first == **message,
+            (Some(_), None) => false,
+        };
         let (tenant, challenge) = (parcel.tenant, parcel.challenge);
         self.holds("5", same, || format!("{id} has other words now"));
         self.holds("5", others.is_empty(), || format!("{id} is sent by node {node} while node {others:?} sends it"));
@@ -518,6 +672,63 @@ impl Laws {
         if self.weather.once {
             self.holds("5", taken == 1, || format!("{id} was carried {taken} times, and only the store was away"));
         }
+    }
+
+    /// A provider makes a code of its own, and tells the person; gives the name by which it is to be asked.
+    pub fn made(&mut self, id: DeliveryId, code: String) -> String {
+        let name = format!("v-{}", self.made.len());
+        if let Some(parcel) = self.parcels.get_mut(&id) {
+            parcel.theirs = Some(code.clone());
+        }
+        self.made.insert(name.clone(), (id, code));
+        name
+    }
+
+    fn about(&mut self, name: &str) -> Option<&mut Known> {
+        let challenge = self.parcels.get(&self.made.get(name)?.0)?.challenge;
+        self.challenges.get_mut(&challenge)
+    }
+
+    /// A node begins to ask a provider about an answer: it was paid for, and that is durable (invariant 2).
+    pub fn asks(&mut self, table: &Table, name: &str) {
+        let Some(known) = self.about(name) else { return self.breaks("5", format!("{name} was never told")) };
+        known.asked += 1;
+        let (asked, paid, tenant) = (known.asked, known.paid, known.tenant);
+        self.holds("2", asked <= paid, || format!("{name} is asked about {asked} answers, and {paid} were paid"));
+        let delivery = self.made[name].0;
+        let noted = tenant.and_then(|tenant| table.get(tenant, Key::Delivery(delivery)));
+        let is_noted = matches!(noted, Some(Record::Delivery(Delivery { stage: DeliveryStage::Sent { receipt, .. }, .. })) if receipt.as_deref() == Some(name));
+        self.holds("4", is_noted, || format!("{name} is asked, and is not noted"));
+    }
+
+    /// It never heard the question.
+    pub fn was_not_asked(&mut self, name: &str) {
+        if let Some(known) = self.about(name) {
+            // Each of its counts gets one back.
+            known.not_asked += u32::try_from(known.failures.len()).expect("two at the most");
+        }
+    }
+
+    /// It judges an answer.
+    pub fn judges(&mut self, name: &str, code: &str) -> bool {
+        let is_right = self.made.get(name).is_some_and(|(_, right)| right == code);
+        let Some(known) = self.about(name) else { return false };
+        if is_right {
+            known.judged_right += 1;
+        } else {
+            known.judged_wrong += 1;
+        }
+        let (judged, most) =
+            (known.judged_right + known.judged_wrong, known.tenant.map_or(0, |of| u32::from(self.policies[&of].attempts.get())));
+        self.holds("2", judged <= most, || format!("{name}: {judged} answers were judged"));
+        is_right
+    }
+
+    /// The code that reached somebody last in a sign-in.
+    pub fn code_of_sign_in(&self, token: &Secret) -> Option<String> {
+        let challenges = &self.sign_ins.get(self.tokens.get(token.reveal())?)?.challenges;
+        let mine = self.parcels.iter().rev().filter(|(_, it)| challenges.contains(&it.challenge) && it.taken > 0);
+        mine.filter_map(|(_, it)| it.theirs.clone().or(it.words.as_ref().map(|it| it.code.clone()))).next()
     }
 
     /// The code of a challenge that its owner read last.
@@ -561,6 +772,11 @@ impl Laws {
             self.holds("2", kept == account.since_cleared, || "a count of wrong codes is not what was counted".into());
         }
     }
+}
+
+/// Whether an answer to `id` that reached nobody is given back.
+fn gives_back(events: &[Event], id: ChallengeId) -> bool {
+    events.iter().any(|it| it.what == What::Unjudged { challenge: id, is_paid: false })
 }
 
 fn failures(record: Option<&Record>) -> Option<(Counted, Failures)> {

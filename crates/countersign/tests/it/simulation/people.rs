@@ -5,18 +5,21 @@
 
 use super::executor::{Owner, Sim, Slot, within};
 use super::laws::{Asked, Told};
-use super::world::World;
-use crate::house::{another, email, sms};
-use countersign_core::Core;
+use super::world::{CHECKS, World};
+use crate::house::{another, data, email, sms};
 use countersign_core::nouns::route::Route;
+use countersign_core::nouns::sign_in::{Baggage, Finishes};
 use countersign_core::nouns::tenant::Policy;
 use countersign_core::nouns::totp;
 use countersign_core::verbs::manage::{NewClient, NewProvider, TenantChange};
 use countersign_core::verbs::request::{Ask, Requested};
+use countersign_core::verbs::sign_in::NewSignIn;
 use countersign_core::verbs::verify::Answered;
-use countersign_core::words::address::{Address, Channel, Login, PhoneNumber};
+use countersign_core::words::address::{Address, Channel, Fingerprint, Login, PhoneNumber};
 use countersign_core::words::id::{ChallengeId, ClientId, TenantId};
 use countersign_core::words::refusal::Error;
+use countersign_core::words::secret::{Offered, Secret};
+use countersign_core::{Core, Scope};
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex};
@@ -56,6 +59,11 @@ enum Op {
     Unlock { login: String, channel: Channel, number: String },
     ForeignAnswer { id: ChallengeId, answer: String },
     ForeignResend { id: ChallengeId },
+    Begin { login: String, finishes: Finishes },
+    Challenge { login: String, token: Secret },
+    Prove { login: String, token: Secret, finishes: Finishes, answer: String },
+    ForeignProve { token: Secret, finishes: Finishes, answer: String },
+    End { token: Secret },
 }
 
 impl Op {
@@ -69,7 +77,11 @@ impl Op {
             Self::Enroll { .. } => "enrolments",
             Self::Remove { .. } => "removals",
             Self::Unlock { .. } => "unlocks",
-            Self::ForeignAnswer { .. } | Self::ForeignResend { .. } => "foreign",
+            Self::ForeignAnswer { .. } | Self::ForeignResend { .. } | Self::ForeignProve { .. } => "foreign",
+            Self::Begin { .. } => "sign-ins",
+            Self::Challenge { .. } => "sign-in codes",
+            Self::Prove { .. } => "sign-in answers",
+            Self::End { .. } => "sign-in ends",
         }
     }
 }
@@ -79,6 +91,7 @@ impl Op {
 enum Reply {
     Challenge(ChallengeId),
     Enrolling(ChallengeId, Vec<u8>),
+    Begun(Secret),
     Answered,
     No,
 }
@@ -109,7 +122,20 @@ pub async fn furnish(core: &Core, sim: &Sim) -> Vec<Door> {
             };
             legs.push(core.put_provider(tenant.id, new).await.unwrap().id);
         }
-        let routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
+        let mut routes = Channel::CARRIED.map(|channel| Route { channel, destination: String::new(), legs: legs.clone() }).to_vec();
+        // In the north the providers make the codes and check them, in the south we do.
+        let mut legs = Vec::new();
+        for leg in ["third", "fourth"] {
+            let new = NewProvider {
+                name: leg.into(),
+                channels: vec![Channel::External],
+                kind: if name == "north" { CHECKS } else { "simulated" }.into(),
+                settings: serde_json::Value::Null,
+                secrets: BTreeMap::new(),
+            };
+            legs.push(core.put_provider(tenant.id, new).await.unwrap().id);
+        }
+        routes.push(Route { channel: Channel::External, destination: String::new(), legs });
         core.change_tenant(tenant.id, TenantChange { routes: Some(routes), ..TenantChange::default() }).await.unwrap();
         for at in 0..clients {
             let new = NewClient { name: format!("App {at}"), client_id: None, secret: None, application: None, email_from: None };
@@ -158,12 +184,13 @@ pub fn move_in(world: &World, doors: &[Door], scenes: u64) -> Vec<Slot<()>> {
 /// One thing that a person does, from beginning to end.
 async fn scene(world: &World, me: &Person, everyone: &[Person]) {
     let sim = &world.sim;
-    match sim.below(20) {
+    match sim.below(28) {
+        20.. => signs_in(world, me, everyone).await,
         0..=11 => by_code(world, me, everyone).await,
         12..=14 => by_authenticator(world, me).await,
         15 => enrols(world, me).await,
         16 => {
-            let channel = sim.one_of(&[Channel::Sms, Channel::Email, Channel::Totp]);
+            let channel = sim.one_of(&[Channel::Sms, Channel::Email, Channel::Totp, Channel::External]);
             call(world, me, Op::Unlock { login: spelled(sim, &me.name), channel, number: me.number.clone() }).await;
         }
         17 => {
@@ -212,6 +239,63 @@ async fn by_code(world: &World, me: &Person, everyone: &[Person]) {
                 let strangers: Vec<_> = everyone.iter().filter(|it| it.door.client != me.door.client).cloned().collect();
                 let stranger = sim.one_of(&strangers);
                 let op = if sim.below(2) == 0 { Op::ForeignAnswer { id, answer: right } } else { Op::ForeignResend { id } };
+                call(world, &stranger, op).await;
+            }
+        }
+    }
+}
+
+/// A person who has shown a first factor goes on with the second, or activates one.
+async fn signs_in(world: &World, me: &Person, everyone: &[Person]) {
+    let sim = &world.sim;
+    let finishes = sim.one_of(&[Finishes::Login, Finishes::Login, Finishes::Activation]);
+    let begin = Op::Begin { login: spelled(sim, &me.name), finishes };
+    let Some(Reply::Begun(token)) = call(world, me, begin.clone()).await else { return };
+    // Now and then from two places at once.
+    let second = match sim.below(3) {
+        0 => call(world, me, begin).await,
+        _ => None,
+    };
+    let mut tokens = vec![token];
+    if let Some(Reply::Begun(token)) = second {
+        tokens.push(token);
+    }
+    for _ in 0..1 + sim.below(6) {
+        sim.sleep(sim.span(0, sim.one_of(&[50, 3_000, 40_000, 200_000]))).await;
+        let token = sim.one_of(&tokens);
+        let code = world.base.book().laws.code_of_sign_in(&token);
+        let right = code.clone().unwrap_or_else(|| guess(sim));
+        let wrong = code.map_or_else(|| guess(sim), |code| another(&code));
+        let prove = |answer: &String| Op::Prove { login: me.name.clone(), token: token.clone(), finishes, answer: answer.clone() };
+        let challenge = Op::Challenge { login: spelled(sim, &me.name), token: token.clone() };
+        match sim.below(12) {
+            0..=2 => _ = call(world, me, prove(&right)).await,
+            3..=5 => _ = call(world, me, prove(&wrong)).await,
+            6..=7 => {
+                // Several at once, on whichever nodes and in whichever sign-in: at most one of each is accepted.
+                let mut calls: Vec<_> = [&right, &wrong, &right, &wrong].map(|it| ring(world, me, prove(it))).into();
+                for other in &tokens {
+                    let op = Op::Prove { login: me.name.clone(), token: other.clone(), finishes, answer: wrong.clone() };
+                    calls.push(ring(world, me, op));
+                }
+                for call in calls {
+                    call.await;
+                }
+            }
+            8 => {
+                // Another code while the answer is on its way, and another one still.
+                let calls = [ring(world, me, challenge.clone()), ring(world, me, prove(&right)), ring(world, me, challenge)];
+                for call in calls {
+                    call.await;
+                }
+            }
+            9 => _ = call(world, me, challenge).await,
+            10 if sim.below(3) == 0 => _ = call(world, me, Op::End { token }).await,
+            _ => {
+                let strangers: Vec<_> =
+                    everyone.iter().filter(|it| it.door.client != me.door.client || it.name != me.name).cloned().collect();
+                let stranger = sim.one_of(&strangers);
+                let op = Op::ForeignProve { token, finishes, answer: right };
                 call(world, &stranger, op).await;
             }
         }
@@ -415,6 +499,33 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             let said = core.resend(&scope, *id).await;
             challenged(said, |told| judged(Asked::Foreign, told))
         }
+        Op::Begin { login, finishes } => {
+            let baggage = Baggage { channel: Channel::External, to: data(&me.number), more: serde_json::Value::Null };
+            let new = NewSignIn { login: named(login), purpose: *finishes, baggage, lasts: Duration::from_secs(1800) };
+            let said = core.begin_sign_in_with_code(&scope, new).await;
+            let Ok((token, _)) = said else { return Reply::No };
+            let account = format!("{}/{}/external", me.door.client, me.name);
+            judged(Asked::Begin { account, token: token.clone(), of: by_token(&scope, &token), finishes: *finishes }, &Told::Begun);
+            Reply::Begun(token)
+        }
+        Op::Challenge { login, token } => {
+            let said = core.challenge_sign_in(&scope, &named(login), token).await;
+            world.sim.note(format_args!("{} is told {said:?}", me.name));
+            Reply::No
+        }
+        Op::Prove { login, token, finishes, answer } => {
+            let said = core.prove_sign_in(&scope, &named(login), token, *finishes, Offered::code(answer)).await.map(|it| it.0);
+            let asked = Asked::Prove { of: by_token(&scope, token), token: token.clone(), answer: answer.clone() };
+            heard(said, |told| judged(asked, told))
+        }
+        Op::ForeignProve { token, finishes, answer } => {
+            let said = core.prove_sign_in(&scope, &named(&me.name), token, *finishes, Offered::code(answer)).await.map(|it| it.0);
+            heard(said, |told| judged(Asked::ForeignToken, told))
+        }
+        Op::End { token } => {
+            let _ = core.end_sign_in(&scope, token).await;
+            Reply::No
+        }
         Op::Enroll { login, device } => match core.enroll_totp(&scope, named(login), device).await {
             Ok(it) => {
                 let seed = data_encoding::BASE32_NOPAD.decode(it.seed.reveal().as_bytes()).expect("base32");
@@ -433,6 +544,11 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             Reply::No
         }
     }
+}
+
+/// By which a sign-in is found.
+fn by_token(scope: &Scope, token: &Secret) -> Fingerprint {
+    scope.tenant.keys.fingerprint("sign-in", &[scope.realm.as_bytes(), token.reveal().as_bytes()])
 }
 
 fn challenged(said: Result<Requested, Error>, judged: impl FnOnce(&Told)) -> Reply {

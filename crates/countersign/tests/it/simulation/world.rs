@@ -6,9 +6,10 @@ use super::executor::{Hands, Owner, START_MS, Sim, Skewed, Slot, within};
 use super::store::{Base, Wire};
 use super::weather::Weather;
 use countersign_core::nouns::provider::ProviderSettings;
-use countersign_core::ports::{Carriers, Pen, Pending, Provider, Receipt, SendError, Sends};
+use countersign_core::ports::{Carriers, CheckError, Pen, Pending, Provider, Receipt, SendError, Sends, Verifies};
+use countersign_core::words::address::Address;
 use countersign_core::words::id::DeliveryId;
-use countersign_core::words::secret::{MasterKey, Secret};
+use countersign_core::words::secret::{MasterKey, Offered, Secret};
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::{Message, Values, Wording};
 use countersign_core::{Core, Neighbours};
@@ -166,6 +167,9 @@ impl Pen for Plain {
 
 // ------------------------------------------------------------------------------------------------------------ providers
 
+/// The kind of a provider that makes codes and checks them.
+pub const CHECKS: &str = "checks";
+
 /// The providers, as one node reaches them.
 struct Companies {
     world: World,
@@ -174,7 +178,8 @@ struct Companies {
 
 impl Carriers for Companies {
     fn build(&self, settings: &ProviderSettings, _: BTreeMap<String, Secret>) -> Result<Provider, String> {
-        Ok(Provider::Sends(Box::new(Company { world: self.world.clone(), node: self.node, name: settings.name.clone() })))
+        let company = Box::new(Company { world: self.world.clone(), node: self.node, name: settings.name.clone() });
+        Ok(if settings.kind == CHECKS { Provider::Verifies(company) } else { Provider::Sends(company) })
     }
 }
 
@@ -221,14 +226,15 @@ impl Company {
     }
 }
 
-impl Sends for Company {
-    fn send(&self, id: DeliveryId, message: Arc<Message>) -> Pending<'static, Result<Receipt, SendError>> {
+impl Company {
+    /// Hands something over: words of ours, or the wish for a code of theirs.
+    fn takes(&self, id: DeliveryId, words: Option<Arc<Message>>) -> Pending<'static, Result<Receipt, SendError>> {
         let (world, sim, node) = (self.world.clone(), self.world.sim.clone(), self.node);
         let weather = world.weather.clone();
         {
             let mut book = world.base.book();
             let book = &mut *book;
-            book.laws.sends(&book.table, node, id, &message);
+            book.laws.sends(&book.table, node, id, words.as_ref());
         }
         let fate = self.fate();
         sim.note(format_args!("node {node} sends {id} by {}: {fate:?}", self.name));
@@ -237,17 +243,23 @@ impl Sends for Company {
         let (there, back) = (sim.span(0, most / 2), sim.span(0, most / 2));
         let answer = Slot::default();
         let told = answer.clone();
+        let code = format!("{:04}", sim.below(10_000));
         // On its way it is the network's: that the node has stopped to wait does not call it back.
         sim.spawn(Owner::World, async move {
             let sim = &world.sim;
             sim.sleep(there).await;
+            let mut receipt = "r-1".to_owned();
             if matches!(fate, Fate::Takes | Fate::TakesSilently) {
                 sim.note(format_args!("{id} is carried"));
-                world.base.book().laws.carried(id);
+                let laws = &mut world.base.book().laws;
+                laws.carried(id);
+                if words.is_none() {
+                    receipt = laws.made(id, code);
+                }
             }
             sim.sleep(back).await;
             told.put(match fate {
-                Fate::Takes => Ok(Receipt(Some("r-1".into()))),
+                Fate::Takes => Ok(Receipt(Some(receipt))),
                 Fate::Refuses => Err(SendError::Refused("status 400".into())),
                 Fate::Unreachable => Err(SendError::NoSuchAddress("status 404".into())),
                 Fate::Unavailable => {
@@ -265,6 +277,57 @@ impl Sends for Company {
             let _sending = sending;
             answer.await
         })
+    }
+}
+
+impl Sends for Company {
+    fn send(&self, id: DeliveryId, message: Arc<Message>) -> Pending<'static, Result<Receipt, SendError>> {
+        self.takes(id, Some(message))
+    }
+
+    fn probe(&self) -> Pending<'static, Result<String, SendError>> {
+        Box::pin(async { Ok("there".into()) })
+    }
+}
+
+impl Verifies for Company {
+    fn start(&self, id: DeliveryId, _: Address) -> Pending<'static, Result<Receipt, SendError>> {
+        self.takes(id, None)
+    }
+
+    fn check(&self, receipt: Receipt, _: Address, offered: Offered) -> Pending<'static, Result<bool, CheckError>> {
+        let (world, sim, node) = (self.world.clone(), self.world.sim.clone(), self.node);
+        let weather = world.weather.clone();
+        let (receipt, code) = (receipt.0.expect("it says one"), offered.code.reveal().to_owned());
+        {
+            let mut book = world.base.book();
+            let book = &mut *book;
+            book.laws.asks(&book.table, &receipt);
+        }
+        let fate = self.fate();
+        sim.note(format_args!("node {node} asks about {receipt}: {fate:?}"));
+        let most = if weather.is_hit(weather.provider_slow) { 30_000 } else { weather.provider_ms };
+        let (there, back) = (sim.span(0, most / 2), sim.span(0, most / 2));
+        let answer = Slot::default();
+        let told = answer.clone();
+        // It judges whether or not somebody still waits for it.
+        sim.spawn(Owner::World, async move {
+            let sim = &world.sim;
+            sim.sleep(there).await;
+            if let Fate::Unavailable = fate {
+                world.base.book().laws.was_not_asked(&receipt);
+                return told.put(Err(CheckError::NotAsked("no connection".into())));
+            }
+            let is_right = world.base.book().laws.judges(&receipt, &code);
+            sim.note(format_args!("{receipt} is judged: {is_right}"));
+            sim.sleep(back).await;
+            told.put(match fate {
+                Fate::Takes => Ok(is_right),
+                Fate::Refuses | Fate::Unreachable | Fate::TakesSilently => Err(CheckError::NoVerdict("the connection broke".into())),
+                Fate::Unavailable | Fate::Hangs => return,
+            });
+        });
+        Box::pin(answer)
     }
 
     fn probe(&self) -> Pending<'static, Result<String, SendError>> {

@@ -1,12 +1,15 @@
 //! What goes wrong around the verbs: clocks, disks, keys, providers that hang.
 
-use crate::house::{Does, House, NOON, away, refusal, sms};
+use crate::house::{Does, House, NOON, Whose, away, refusal, signing_in, sms};
 use countersign_core::nouns::event::Event;
 use countersign_core::nouns::factor::Factor;
+use countersign_core::nouns::sign_in::Finishes;
 use countersign_core::ports::test::Still;
 use countersign_core::ports::{Health, Held, Judge, Key, Listed, Listing, Outcome, Pending, Record, SendError, Store, Swept, Turn};
 use countersign_core::verbs::manage::ClientChange;
 use countersign_core::verbs::request::Sent;
+use countersign_core::verbs::verify::Answered;
+use countersign_core::words::address::Channel;
 use countersign_core::words::id::{DeliveryId, EventId, NodeId, TenantId, UserId};
 use countersign_core::words::refusal::{Fault, Refusal};
 use countersign_core::words::time::Timestamp;
@@ -79,6 +82,14 @@ async fn on_a_bad_disk() -> (Arc<House>, Arc<BadDisk>) {
     let (is_slow, forgets_notes, is_away) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
     let disk = Arc::new(BadDisk { keeps: Memory::default(), clock: clock.clone(), is_slow, forgets_notes, is_away });
     (Arc::new(House::with(disk.clone(), clock).await), disk)
+}
+
+/// The same with a way to people whose codes are made so.
+async fn on_a_bad_disk_with(whose: Whose) -> (House, Arc<BadDisk>) {
+    let (house, disk) = on_a_bad_disk().await;
+    let mut house = Arc::into_inner(house).expect("nobody else has it yet");
+    house.reaches(Channel::External, [("one", whose), ("two", whose)]).await;
+    (house, disk)
 }
 
 #[tokio::test]
@@ -195,4 +206,36 @@ async fn invariant_5_what_a_provider_took_while_the_store_was_away_is_noted_late
     house.pass(600);
     assert_eq!(house.core.deliver_due().await.unwrap(), 0);
     assert_eq!(house.carried().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_2_who_checks_its_own_codes_is_asked_only_when_it_is_durable_that_it_made_one() {
+    let (house, disk) = on_a_bad_disk_with(Whose::Theirs).await;
+    disk.forgets_notes.store(true, Ordering::SeqCst);
+    let (token, sent) = house.core.begin_sign_in_with_code(&house.scope, signing_in("jdoe", Finishes::Login)).await.unwrap();
+    assert_eq!(sent, Sent::Queued, "a provider has it, and nobody could say so after a crash");
+    let said = house.prove("jdoe", &token, &house.newest_code()).await;
+    assert!(matches!(refusal(said), Refusal::AnswerMalformed(_)));
+    assert_eq!((house.told.checks.asked().len(), house.failures().await), (0, 0), "nobody is asked, and nothing is paid");
+    // The lease runs out, and another node asks for a code once more, under the same id.
+    disk.forgets_notes.store(false, Ordering::SeqCst);
+    house.pass(20);
+    assert_eq!(house.node(false).deliver_due().await.unwrap(), 1);
+    house.settle().await;
+    let started = house.told.checks.started();
+    assert!(started.len() == 2 && started[0].1 == started[1].1);
+    assert_eq!(house.prove("jdoe", &token, &house.newest_code()).await.unwrap(), Answered::Passed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_made_while_the_store_was_away_counts_as_soon_as_it_is_noted() {
+    let (house, disk) = on_a_bad_disk_with(Whose::Theirs).await;
+    disk.is_away.store(true, Ordering::SeqCst);
+    let (token, sent) = house.core.begin_sign_in_with_code(&house.scope, signing_in("jdoe", Finishes::Login)).await.unwrap();
+    assert_eq!(sent, Sent::Queued);
+    disk.is_away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    house.settle().await;
+    assert_eq!(house.prove("jdoe", &token, &house.newest_code()).await.unwrap(), Answered::Passed);
+    assert_eq!(house.told.checks.started().len(), 1, "and it was asked for once");
 }
