@@ -55,7 +55,7 @@ pub enum What {
     Unjudged { challenge: ChallengeId, is_paid: bool },
     /// A wrong recovery code, or a wrong password, came.
     Denied { user: Fingerprint },
-    /// A person used a recovery code, and has no second factor any more.
+    /// A right recovery code came; the second factor goes.
     Recovered { user: Fingerprint },
     /// A person is logged in with an application.
     LoggedIn { user: Fingerprint },

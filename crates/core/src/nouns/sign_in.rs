@@ -46,9 +46,16 @@ pub struct Baggage {
 }
 
 impl SignIn {
-    /// Whether `user` may go on with it at `now`, for `purpose`.
+    /// Whether `user` may go on with it at `now`.
     #[must_use]
-    pub fn is_for(&self, user: Fingerprint, purpose: Finishes, now: Timestamp) -> bool {
-        self.user == user && self.purpose == purpose && now < self.over_at
+    pub fn is_for(&self, user: Fingerprint, now: Timestamp) -> bool {
+        self.user == user && now < self.over_at
     }
+}
+
+/// Proof that a person has shown every factor that is asked for. A right password of somebody who has no second factor makes one, and the
+/// end of a log-in with a second factor; nothing else.
+#[derive(Debug)]
+pub struct Passage {
+    pub(crate) of: Fingerprint,
 }

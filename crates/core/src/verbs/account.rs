@@ -8,6 +8,7 @@ use super::{Core, Judged, Scope};
 use crate::nouns::event::What;
 use crate::nouns::factor::{Factor, FactorKind, FactorStage};
 use crate::nouns::limit::{Count, Limit, Sends};
+use crate::nouns::sign_in::Passage;
 use crate::nouns::user::{Access, AccessStage, Account, User};
 use crate::ports::{Change, Held, Key, Record, Seen};
 use crate::words::address::{Fingerprint, Login};
@@ -50,7 +51,33 @@ pub struct SecondFactor {
     pub recovery: Vec<KeptCode>,
 }
 
+/// What comes after a right password.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing more is asked for.
+    Done(Passage),
+    /// The person has a second factor.
+    Second(SecondFactor),
+}
+
+/// A person who is logged in.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// The token of the application.
+    pub token: Secret,
+    /// The language that the person prefers.
+    pub language: String,
+}
+
 impl Core {
+    /// Whether there is such a person.
+    ///
+    /// # Errors
+    /// Refusals: `UserUnknown`.
+    pub async fn knows(&self, scope: &Scope, login: &Login) -> Result<(), Error> {
+        self.account(scope, login).await.map(drop)
+    }
+
     /// Makes a person.
     ///
     /// # Errors
@@ -116,14 +143,14 @@ impl Core {
         Ok(self.decide(tenant, vec![Key::UserNamed(of)], judge).await?.ok_or(Fault::Contended)??)
     }
 
-    /// The person, if `password` is theirs. Tries are counted by person and by where they come `from`, and paid before they are judged: so a
+    /// What comes after the person's password, if `password` is it. Tries are counted by person and by where they come `from`, and paid before they are judged: so a
     /// guesser is held up, and cannot hold up the person, who comes from elsewhere (invariant 11).
     ///
     /// # Errors
     /// Refusals: `UserUnknown`, `PasswordWrong`, `TriesExhausted`.
-    pub async fn check_password(&self, scope: &Scope, login: &Login, password: &Secret, from: &str) -> Result<User, Error> {
+    pub async fn check_password(&self, scope: &Scope, login: &Login, password: &Secret, from: &str) -> Result<Next, Error> {
         let user = self.account(scope, login).await?;
-        let Some(account) = user.account.clone() else { return Err(Refusal::UserUnknown.into()) };
+        let Some(account) = user.account else { return Err(Refusal::UserUnknown.into()) };
         let tries = scope.tenant.keys.fingerprint("password tries", &[user.named.as_bytes(), from.as_bytes()]);
         self.take_try(scope, tries).await?;
         let given = password.clone();
@@ -136,7 +163,12 @@ impl Core {
             (false, _) => Judged::Write(Change::none().tell(event.clone()), ()),
         };
         self.decide(scope.tenant.tenant.id, vec![Key::Limit(tries)], judge).await?.ok_or(Fault::Contended)?;
-        if is_right { Ok(user) } else { Err(Refusal::PasswordWrong.into()) }
+        if !is_right {
+            return Err(Refusal::PasswordWrong.into());
+        }
+        // Read after the password was judged: who has none may get one in between, and not the other way round.
+        let factor = self.second_factor_of(scope, user.id).await?;
+        Ok(factor.map_or(Next::Done(Passage { of: user.named }), Next::Second))
     }
 
     async fn take_try(&self, scope: &Scope, tries: Fingerprint) -> Result<(), Error> {
@@ -158,7 +190,10 @@ impl Core {
     ///
     /// # Errors
     /// Refusals: `UserUnknown`.
-    pub async fn log_in(&self, scope: &Scope, login: &Login, app: &str, lasts: Duration) -> Result<Secret, Error> {
+    pub async fn log_in(&self, scope: &Scope, login: &Login, passage: Passage, app: &str, lasts: Duration) -> Result<LoggedIn, Error> {
+        if passage.of != named(scope, login) {
+            return Err(Refusal::UserUnknown.into());
+        }
         let now = self.now();
         let id = AccessId::new(now, self.chance());
         // 36^25 possibilities: 129 bits.
@@ -174,13 +209,15 @@ impl Core {
         let tenant = scope.tenant.clone();
         let of = named(scope, login);
         let told = move |account: &mut Account| {
+            let language = account.language.clone();
             let known = account.accesses.iter_mut().find(|it| it.app == new.app && it.is_live(now, lasts));
             if let Some(access) = known
                 && let AccessStage::Live { token, used_at } = &mut access.stage
             {
                 let plain = tenant.keys.open_sealed(token_place(&access.id), token).map_err(Fault::from)?;
                 *used_at = now;
-                return Ok(Secret::new(String::from_utf8(plain).map_err(|_| Fault::Corrupt("a token is no text".into()))?));
+                let token = Secret::new(String::from_utf8(plain).map_err(|_| Fault::Corrupt("a token is no text".into()))?);
+                return Ok(LoggedIn { token, language });
             }
             account.accesses.retain(|it| it.app != new.app);
             if account.accesses.len() >= ACCESSES {
@@ -189,7 +226,7 @@ impl Core {
                 account.accesses.remove(0);
             }
             account.accesses.push(new.clone());
-            Ok(token.clone())
+            Ok(LoggedIn { token: token.clone(), language })
         };
         self.edit_account(scope, login, move |_| What::LoggedIn { user: of }, told).await
     }
@@ -291,7 +328,11 @@ impl Core {
     /// Refusals: `UserUnknown`.
     pub async fn second_factor(&self, scope: &Scope, login: &Login) -> Result<Option<SecondFactor>, Error> {
         let user = self.account(scope, login).await?;
-        let factors = self.store().factors_of(scope.tenant.tenant.id, user.id).await?;
+        self.second_factor_of(scope, user.id).await
+    }
+
+    async fn second_factor_of(&self, scope: &Scope, user: UserId) -> Result<Option<SecondFactor>, Error> {
+        let factors = self.store().factors_of(scope.tenant.tenant.id, user).await?;
         for factor in factors.into_iter().map(|it| it.noun) {
             if let FactorKind::External { data, recovery } = factor.kind {
                 let plain = scope.tenant.keys.open_sealed(data_place(&factor.id), &data)?;

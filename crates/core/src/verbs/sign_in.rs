@@ -9,7 +9,7 @@ use super::{Core, Judged, Scope};
 use crate::nouns::challenge::Purpose;
 use crate::nouns::delivery::Order;
 use crate::nouns::event::What;
-use crate::nouns::sign_in::{Baggage, Finishes, SignIn};
+use crate::nouns::sign_in::{Baggage, Finishes, Passage, SignIn};
 use crate::ports::{Change, Key, Record, Seen};
 use crate::verbs::request::Sent;
 use crate::verbs::verify::Answered;
@@ -29,6 +29,17 @@ pub struct NewSignIn {
     pub baggage: Baggage,
     /// How long the person has.
     pub lasts: Duration,
+}
+
+/// What came of an answer in a sign-in.
+#[derive(Debug)]
+pub struct Proven {
+    /// The verdict.
+    pub answered: Answered,
+    /// What the sign-in carries along.
+    pub baggage: Baggage,
+    /// For a log-in that is finished by it.
+    pub passage: Option<Passage>,
 }
 
 impl Core {
@@ -98,14 +109,21 @@ impl Core {
         token: &Secret,
         purpose: Finishes,
         offered: Offered,
-    ) -> Result<(Answered, Baggage), Error> {
+    ) -> Result<Proven, Error> {
         let (_, sign_in) = self.sign_in(scope, login, token).await?;
         if sign_in.purpose != purpose {
             return Err(Refusal::SignInUnknown.into());
         }
         let baggage = self.baggage(scope, &sign_in)?;
-        let Some(challenge) = sign_in.challenge else { return Ok((Answered::Over, baggage)) };
-        Ok((self.answer_sign_in(scope, challenge, &sign_in, offered).await?, baggage))
+        let answered = match sign_in.challenge {
+            None => Answered::Over,
+            Some(challenge) => self.answer_sign_in(scope, challenge, &sign_in, offered).await?,
+        };
+        let passage = match (answered, purpose) {
+            (Answered::Passed, Finishes::Login) => Some(Passage { of: sign_in.user }),
+            _ => None,
+        };
+        Ok(Proven { answered, baggage, passage })
     }
 
     /// Ends a sign-in; one that is over is left as it is.
@@ -137,7 +155,7 @@ impl Core {
         let of = by_token(scope, token);
         let found = self.store().find(scope.tenant.tenant.id, Key::SignIn(of)).await?;
         match found.map(|held| held.noun) {
-            Some(Record::SignIn(it)) if it.is_for(named(scope, login), it.purpose, self.now()) => Ok((of, it)),
+            Some(Record::SignIn(it)) if it.is_for(named(scope, login), self.now()) => Ok((of, it)),
             _ => Err(Refusal::SignInUnknown.into()),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Codes, values of an authenticator and the first value of a new one are all judged here, whoever asks. What is right is decided by
 //! [`Challenge::answer`]; around it are the locks, the counts and the record of what happened. Attempt, counts and verdict are one
-//! change, so that nobody hears a verdict that was not paid for (invariant 2).
+//! change, so that nobody hears a verdict that was not paid for (invariant 2). Where the provider made the code, attempt and counts are
+//! one change, then the provider is asked, and its verdict is another, before anybody hears it.
 
 use super::deliver::first_of;
 use super::request::{count_failures, named, order_place, refused_by_lock};
@@ -49,7 +50,7 @@ pub enum Answered {
 enum For {
     Authentication { channel: Option<Channel> },
     Enrolment { of: Fingerprint },
-    SignIn { of: Fingerprint, user: Fingerprint, purpose: Finishes },
+    SignIn { of: Fingerprint, user: Fingerprint },
 }
 
 /// What a judge says of an answer.
@@ -97,7 +98,7 @@ impl Core {
         sign_in: &SignIn,
         offered: Offered,
     ) -> Result<Answered, Error> {
-        let what_for = For::SignIn { of: sign_in.of, user: sign_in.user, purpose: sign_in.purpose };
+        let what_for = For::SignIn { of: sign_in.of, user: sign_in.user };
         self.answer(scope, id, what_for, offered).await.map(|(answered, _)| answered)
     }
 
@@ -149,8 +150,8 @@ impl Core {
                         _ => return refused(Refusal::ChallengeUnknown),
                     }
                 }
-                (For::SignIn { of, user, purpose }, Purpose::SignIn(opened_for)) => match seen.peek(Key::SignIn(*of)) {
-                    Some(Record::SignIn(it)) if opened_for == *of && it.is_for(*user, *purpose, now) => {}
+                (For::SignIn { of, user }, Purpose::SignIn(opened_for)) => match seen.peek(Key::SignIn(*of)) {
+                    Some(Record::SignIn(it)) if opened_for == *of && it.is_for(*user, now) => {}
                     _ => return refused(Refusal::SignInUnknown),
                 },
                 (For::Authentication { .. }, Purpose::Enroll(_) | Purpose::SignIn(_))
@@ -201,7 +202,7 @@ impl Core {
                 },
             };
             let sign_in = match &what_for {
-                For::SignIn { of, purpose, .. } => seen.sign_in(*of).map(|held| (*purpose, held)),
+                For::SignIn { of, .. } => seen.sign_in(*of),
                 For::Authentication { .. } | For::Enrolment { .. } => None,
             };
             let (next, verdict) = challenge.noun.answer(&evidence, now);
@@ -254,7 +255,7 @@ impl Core {
                         return Judged::Write(change, Ok(Judgement::Ask(Asking { paid, ..asking })));
                     }
                     let change = match (&answered, sign_in) {
-                        (Answered::LastWrong, Some((_, held))) => change.remove(Key::SignIn(held.noun.of), held.version),
+                        (Answered::LastWrong, Some(held)) => change.remove(Key::SignIn(held.noun.of), held.version),
                         _ => change,
                     };
                     Judged::Write(change.tell(tell(what)), Ok(Judgement::Told(answered, name)))
@@ -292,18 +293,18 @@ impl Core {
         let (now, policy) = (self.now(), scope.tenant.tenant.policy.clone());
         let event = EventId::new(now, self.chance());
         let sign_in_of = match what_for {
-            For::SignIn { of, purpose, .. } => Some((*of, *purpose)),
+            For::SignIn { of, .. } => Some(*of),
             For::Authentication { .. } | For::Enrolment { .. } => None,
         };
         let first = [Key::Challenge(id)].into_iter().chain(paid.iter().map(|(of, _)| Key::Limit(*of)));
-        let first = first.chain(sign_in_of.map(|(of, _)| Key::SignIn(of))).collect();
+        let first = first.chain(sign_in_of.map(Key::SignIn)).collect();
         let judge = move |seen: &mut Seen| {
             let tell = |what| Event { id: event, at: now, what };
             let Some(challenge) = seen.challenge(id) else {
                 return Judged::Write(Change::none(), Err(Error::from(Refusal::ChallengeUnknown)));
             };
             let counts: Vec<_> = paid.iter().map(|(of, round)| (*of, *round, count_failures(seen.limit(*of)))).collect();
-            let sign_in = sign_in_of.map(|(of, purpose)| seen.sign_in(of).map(|held| (purpose, held)));
+            let sign_in = sign_in_of.map(|of| seen.sign_in(of));
             let change = Change::none();
             match &heard {
                 Ok(true) => {
@@ -327,7 +328,7 @@ impl Core {
                         }
                         Stage::Open { .. } | Stage::Spent { .. } => {
                             let change = match sign_in.flatten() {
-                                Some((_, held)) => change.remove(Key::SignIn(held.noun.of), held.version),
+                                Some(held) => change.remove(Key::SignIn(held.noun.of), held.version),
                                 None => change,
                             };
                             let what = What::Spent { challenge: id };
@@ -359,11 +360,11 @@ impl Core {
 }
 
 /// A right answer finishes a log-in; an activation goes on until what it is for is kept, and takes no answer before another challenge.
-fn finish(change: Change, sign_in: Option<(Finishes, Held<SignIn>)>) -> Change {
-    match sign_in {
-        Some((Finishes::Login, held)) => change.remove(Key::SignIn(held.noun.of), held.version),
-        Some((Finishes::Activation, held)) => change.replace(Record::SignIn(SignIn { challenge: None, ..held.noun }), held.version),
-        None => change,
+fn finish(change: Change, sign_in: Option<Held<SignIn>>) -> Change {
+    let Some(Held { noun, version }) = sign_in else { return change };
+    match noun.purpose {
+        Finishes::Login => change.remove(Key::SignIn(noun.of), version),
+        Finishes::Activation => change.replace(Record::SignIn(SignIn { challenge: None, ..noun }), version),
     }
 }
 

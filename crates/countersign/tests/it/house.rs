@@ -420,7 +420,7 @@ impl House {
     }
 
     pub async fn prove_for(&self, login: &str, token: &Secret, purpose: Finishes, code: &str) -> Result<Answered, Error> {
-        self.core.prove_sign_in(&self.scope, &named(login), token, purpose, Offered::code(code)).await.map(|it| it.0)
+        self.core.prove_sign_in(&self.scope, &named(login), token, purpose, Offered::code(code)).await.map(|it| it.answered)
     }
 
     /// The code that reached somebody last, whoever made it.

@@ -514,12 +514,12 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             Reply::No
         }
         Op::Prove { login, token, finishes, answer } => {
-            let said = core.prove_sign_in(&scope, &named(login), token, *finishes, Offered::code(answer)).await.map(|it| it.0);
+            let said = core.prove_sign_in(&scope, &named(login), token, *finishes, Offered::code(answer)).await.map(|it| it.answered);
             let asked = Asked::Prove { of: by_token(&scope, token), token: token.clone(), answer: answer.clone() };
             heard(said, |told| judged(asked, told))
         }
         Op::ForeignProve { token, finishes, answer } => {
-            let said = core.prove_sign_in(&scope, &named(&me.name), token, *finishes, Offered::code(answer)).await.map(|it| it.0);
+            let said = core.prove_sign_in(&scope, &named(&me.name), token, *finishes, Offered::code(answer)).await.map(|it| it.answered);
             heard(said, |told| judged(Asked::ForeignToken, told))
         }
         Op::End { token } => {

@@ -8,6 +8,7 @@ use countersign_core::nouns::sign_in::{Baggage, Finishes};
 use countersign_core::ports::{Key, SendError};
 use countersign_core::verbs::request::Sent;
 use countersign_core::verbs::sign_in::NewSignIn;
+use countersign_core::verbs::sign_in::Proven;
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::Channel;
 use countersign_core::words::refusal::Refusal;
@@ -41,7 +42,8 @@ async fn invariant_1_a_right_code_finishes_a_log_in_and_its_token_is_gone() {
         let token = house.begin("jdoe", Finishes::Login).await;
         let code = house.newest_code();
         let proven = house.core.prove_sign_in(&house.scope, &named("JDoe"), &token, Finishes::Login, Offered::code(&code)).await;
-        let (answered, baggage) = proven.unwrap();
+        let Proven { answered, baggage, passage } = proven.unwrap();
+        assert!(passage.is_some());
         assert_eq!((answered, baggage), (Answered::Passed, signing_in("jdoe", Finishes::Login).baggage), "it carries what it was given");
         assert_eq!(refusal(house.prove("jdoe", &token, &code).await), Refusal::SignInUnknown);
         assert_eq!(refusal(house.core.challenge_sign_in(&house.scope, &named("jdoe"), &token).await), Refusal::SignInUnknown);
@@ -60,7 +62,7 @@ async fn invariant_1_of_64_right_answers_at_once_on_two_nodes_one_passes() {
             .map(|at| {
                 let (node, scope, token, code) = (nodes[at % 2].clone(), house.scope.clone(), token.clone(), house.newest_code());
                 tokio::spawn(async move {
-                    node.prove_sign_in(&scope, &named("jdoe"), &token, Finishes::Login, Offered::code(&code)).await.map(|it| it.0)
+                    node.prove_sign_in(&scope, &named("jdoe"), &token, Finishes::Login, Offered::code(&code)).await.map(|it| it.answered)
                 })
             })
             .collect();
@@ -107,7 +109,7 @@ async fn invariant_2_parallel_sign_ins_on_other_nodes_share_one_count() {
         for ((token, code), left) in begun[..3].iter().zip([2, 2, 0]) {
             let offered = Offered::code(&another(code));
             let said = house.node(false).prove_sign_in(&house.scope, &named("jdoe"), token, Finishes::Login, offered).await;
-            assert_eq!(said.unwrap().0, wrong(whose, left), "the person's third one is the last");
+            assert_eq!(said.unwrap().answered, wrong(whose, left), "the person's third one is the last");
         }
         let asked = house.told.checks.asked().len();
         let (token, code) = &begun[3];

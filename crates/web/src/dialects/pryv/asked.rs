@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-#[test]
+    #[test]
     fn a_token_comes_by_every_road() {
         let by = |header: Option<&str>, uri: &'static str| {
             let mut headers = HeaderMap::new();

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use countersign_core::nouns::sign_in::{Baggage, Finishes};
 use countersign_core::ports::Heard;
+use countersign_core::verbs::account::{LoggedIn, Next};
 use countersign_core::verbs::sign_in::NewSignIn;
 use countersign_core::words::address::{Address, Channel};
 use countersign_core::words::refusal::Fault;
@@ -34,17 +35,15 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
         };
     }
     // Who is not there is told first, whatever else is wrong (contract §2).
-    core.second_factor(&at.scope, &username.login).await.map_err(|it| at.no(it))?;
+    core.knows(&at.scope, &username.login).await.map_err(|it| at.no(it))?;
     let given = credentials(at, asked)?;
-    let person = core.check_password(&at.scope, &username.login, &given.password, &asked.from).await.map_err(|it| at.no(it))?;
-    // Read after the password: who has none may become somebody who has one in between, and not the other way round.
-    match core.second_factor(&at.scope, &username.login).await.map_err(|it| at.no(it))? {
-        Some(factor) => needs_second(hall, at, factor.data, json!({ "app": given.app })).await,
-        None => {
+    match core.check_password(&at.scope, &username.login, &given.password, &asked.from).await.map_err(|it| at.no(it))? {
+        Next::Second(factor) => needs_second(hall, at, factor.data, json!({ "app": given.app })).await,
+        Next::Done(passage) => {
             let lasts = at.settings.access_max_age();
-            let token = core.log_in(&at.scope, &username.login, &given.app, lasts).await.map_err(|it| at.no(it))?;
+            let LoggedIn { token, language } =
+                core.log_in(&at.scope, &username.login, passage, &given.app, lasts).await.map_err(|it| at.no(it))?;
             let endpoint = own::api_endpoint(&hall.house.base_url, &at.settings, &username.text, Some(&token));
-            let language = person.account.map_or_else(|| "en".to_owned(), |it| it.language);
             let body = json!({ "token": token.reveal(), "apiEndpoint": endpoint, "preferredLanguage": language });
             Ok(said::core(at, core.now(), body))
         }

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use countersign_core::nouns::sign_in::{Baggage, Finishes};
 use countersign_core::verbs::account::SecondFactor;
-use countersign_core::verbs::sign_in::NewSignIn;
+use countersign_core::verbs::sign_in::{NewSignIn, Proven};
 use countersign_core::verbs::verify::Answered;
 use countersign_core::words::address::{Address, Channel};
 use countersign_core::words::refusal::{Error, Refusal};
@@ -52,7 +52,7 @@ async fn personal(hall: &Hall, at: &At, asked: &Asked) -> Result<Secret, No> {
 pub(super) async fn confirm(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
     let (core, login) = (&hall.house.core, &at.person()?.login);
     let mfa_token = asked.needed_for_mfa(at, true)?;
-    let baggage = prove(hall, at, asked, &mfa_token, Finishes::Activation).await?;
+    let baggage = prove(hall, at, asked, &mfa_token, Finishes::Activation).await?.baggage;
     let Address::Data(data) = baggage.to else { return Err(No::session(at.speaks)) };
     let (told, recovery) = core.draw_recovery_codes(&at.scope, login);
     let factor = SecondFactor { data, recovery };
@@ -80,12 +80,13 @@ pub(super) async fn challenge(hall: &Hall, at: &At, asked: &Asked) -> Result<Res
 pub(super) async fn verify(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
     let (core, username) = (&hall.house.core, at.person()?);
     let mfa_token = asked.needed_for_mfa(at, true)?;
-    let more = prove(hall, at, asked, &mfa_token, Finishes::Login).await?.more;
+    let Proven { baggage: Baggage { more, .. }, passage, .. } = prove(hall, at, asked, &mfa_token, Finishes::Login).await?;
     let (token, endpoint) = match &at.settings.core_url {
         Some(_) => (more["token"].as_str().unwrap_or_default().to_owned(), more["apiEndpoint"].clone()),
         None => {
-            let app = more["app"].as_str().unwrap_or_default();
-            let token = core.log_in(&at.scope, &username.login, app, at.settings.access_max_age()).await.map_err(|it| at.no(it))?;
+            let (app, lasts) = (more["app"].as_str().unwrap_or_default(), at.settings.access_max_age());
+            let passage = passage.ok_or_else(|| No::session(at.speaks))?;
+            let token = core.log_in(&at.scope, &username.login, passage, app, lasts).await.map_err(|it| at.no(it))?.token;
             let endpoint = own::api_endpoint(&hall.house.base_url, &at.settings, &username.text, Some(&token));
             (token.reveal().to_owned(), endpoint.into())
         }
@@ -98,7 +99,7 @@ pub(super) async fn verify(hall: &Hall, at: &At, asked: &Asked) -> Result<Respon
 }
 
 /// Judges the code of a body. Only a text is one (contract §9, property 1).
-async fn prove(hall: &Hall, at: &At, asked: &Asked, mfa_token: &Secret, purpose: Finishes) -> Result<Baggage, No> {
+async fn prove(hall: &Hall, at: &At, asked: &Asked, mfa_token: &Secret, purpose: Finishes) -> Result<Proven, No> {
     let code = match (asked.body.get("code"), at.speaks) {
         (Some(Value::String(code)), _) => code.as_str(),
         (None, Contract::V2) => return Err(No::missing("code")),
@@ -111,16 +112,18 @@ async fn prove(hall: &Hall, at: &At, asked: &Asked, mfa_token: &Secret, purpose:
     let judged = hall.house.core.prove_sign_in(&at.scope, &at.person()?.login, mfa_token, purpose, offered).await;
     let sent = || asked.body.get("code").map_or_else(|| "undefined".to_owned(), shown);
     let (verdict, no) = match judged {
-        Ok((Answered::Passed, baggage)) => {
-            hall.measures.judged(Verdict::Passed);
-            return Ok(baggage);
-        }
-        Ok((Answered::Wrong { .. }, _)) => (Verdict::Wrong, No::code(at.speaks, &sent())),
-        Ok((Answered::LastWrong, _)) => (Verdict::LastWrong, No::code(at.speaks, &sent())),
-        Ok((Answered::Over, _)) => (Verdict::Over, No::code(at.speaks, &sent())),
-        // Who checks its own codes says no in words of its own, and those are not told (contract §3, §6).
-        Ok((Answered::Declined { attempts_left: Some(_) }, _)) => (Verdict::Wrong, No::messaging(at.speaks)),
-        Ok((Answered::Declined { attempts_left: None }, _)) => (Verdict::LastWrong, No::messaging(at.speaks)),
+        Ok(proven) => match proven.answered {
+            Answered::Passed => {
+                hall.measures.judged(Verdict::Passed);
+                return Ok(proven);
+            }
+            Answered::Wrong { .. } => (Verdict::Wrong, No::code(at.speaks, &sent())),
+            Answered::LastWrong => (Verdict::LastWrong, No::code(at.speaks, &sent())),
+            Answered::Over => (Verdict::Over, No::code(at.speaks, &sent())),
+            // Who checks its own codes says no in words of its own, and those are not told (contract §3, §6).
+            Answered::Declined { attempts_left: Some(_) } => (Verdict::Wrong, No::messaging(at.speaks)),
+            Answered::Declined { attempts_left: None } => (Verdict::LastWrong, No::messaging(at.speaks)),
+        },
         Err(Error::Refused(Refusal::AnswerMalformed(_))) => (Verdict::Refused, No::code(at.speaks, &sent())),
         Err(it @ Error::Refused(_)) => (Verdict::Refused, at.no(it)),
         Err(it @ Error::Fault(_)) => return Err(at.no(it)),
@@ -164,7 +167,7 @@ pub(super) async fn recover(hall: &Hall, at: &At, asked: &Asked) -> Result<Respo
         None => {
             let (core, login) = (&hall.house.core, &at.person()?.login);
             // Who is not there is told first, whatever else is wrong (contract §2).
-            core.second_factor(&at.scope, login).await.map_err(|it| at.no(it))?;
+            core.knows(&at.scope, login).await.map_err(|it| at.no(it))?;
             let password = own::recovering(at, asked)?;
             core.check_password(&at.scope, login, &password, &asked.from).await.map_err(|it| at.no(it))?;
             spent(at, core.recover(&at.scope, login, &code).await)?;

@@ -19,20 +19,15 @@ pub(crate) use place::Doors;
 pub use settings::{DIALECT, Generation, Settings};
 
 use crate::Hall;
-use crate::body;
-use crate::entrance::Caller;
 use crate::problem::Problem;
-use axum::Router;
-use axum::extract::{RawPathParams, Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any};
 use asked::Asked;
 use at::At;
+use axum::Router;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any};
 use said::No;
-use serde_json::Value;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// What is asked.

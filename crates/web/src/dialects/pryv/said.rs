@@ -69,7 +69,12 @@ impl No {
 
     /// A parameter that is not there.
     pub fn missing(name: &str) -> Self {
-        Self::parameter("OBJECT_MISSING_REQUIRED_PROPERTY", json!([name]), format!("Missing required property: {name}"), &format!("#/{name}"))
+        Self::parameter(
+            "OBJECT_MISSING_REQUIRED_PROPERTY",
+            json!([name]),
+            format!("Missing required property: {name}"),
+            &format!("#/{name}"),
+        )
     }
 
     /// There is nothing at this path.
@@ -186,10 +191,9 @@ impl No {
         }
     }
 
-
     /// As the caller hears it.
     pub fn said(self, at: Option<&At>, now: Timestamp) -> Response {
-        let speaks = at.map_or(Generation::V1, |it| it.speaks);
+        let speaks = at.map_or(Contract::V1, |it| it.speaks);
         let meta = match (self.by, speaks) {
             (By::Upstream(meta), Contract::V1) => meta.map(|it| *it),
             (By::Mfa, Contract::V1) => None,

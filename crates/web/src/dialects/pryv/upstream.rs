@@ -11,8 +11,8 @@ use countersign_core::words::refusal::Fault;
 use countersign_core::words::secret::{KeptCode, Secret};
 use countersign_core::words::variables::Variables;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
 use url::Url;
@@ -165,6 +165,7 @@ pub(super) fn without_codes(profile: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_second_factor_is_active_when_its_content_is_an_object_that_is_not_empty() {
