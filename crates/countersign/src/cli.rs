@@ -1,10 +1,13 @@
 //! The command line: what can be said, and how it is explained. What it does is in [`crate::commands`].
 
+use crate::import::pryv::{Mode, whole_ms};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use countersign_core::words::address::Channel;
+use countersign_web::pryv::Generation;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use url::Url;
 
 /// What scripts may rely on.
 const EXIT_CODES: &str = "\
@@ -53,6 +56,12 @@ pub enum Command {
     /// Users: the people
     #[command(subcommand)]
     User(User),
+    /// Make a tenant of what another product was told, or change one
+    #[command(subcommand)]
+    Import(Import),
+    /// How a tenant speaks to applications made for Pryv.io
+    #[command(subcommand)]
+    Pryv(Pryv),
     /// Write everything into one sealed file, while the server serves
     Backup(Backup),
     /// Put a backup in the place of the database, or make one fit that was brought back otherwise; the server must be stopped
@@ -397,6 +406,149 @@ pub enum User {
         #[arg(long, value_name = "NUMBER|ADDRESS")]
         address: Option<String>,
     },
+    /// Make a person, where the tenant keeps the directory itself
+    Add {
+        /// What the person logs in with
+        name: String,
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// The file with the password; - is standard input
+        #[arg(long, value_name = "PATH")]
+        password_file: PathBuf,
+        /// The language that the person prefers
+        #[arg(long, value_name = "LANGUAGE", default_value = "en")]
+        language: String,
+    },
+    /// Give a person another password; whoever is logged in stays so
+    Password {
+        /// What the person logs in with
+        name: String,
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// The file with the password; - is standard input
+        #[arg(long, value_name = "PATH")]
+        password_file: PathBuf,
+    },
+    /// Remove a person, with everything that is theirs
+    Remove {
+        /// What the person logs in with
+        name: String,
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+    },
+    /// Take a person's second factor away, when the phone and the recovery codes are lost; they log in with the password alone then
+    ResetMfa {
+        /// What the person logs in with
+        name: String,
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+    },
+}
+
+/// `import …`.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// From Pryv.io: its platform settings, the admin panel's JSON, the MFA service's own file, or the endpoints alone
+    Pryv(ImportPryv),
+}
+
+/// `import pryv`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It says by line what it took, what it ignored, what it doubts and what is wrong; credentials are never shown. Running it\n\
+again changes the tenant, and a running server sees that within two seconds.\n\n\
+With --json: {\"file\",\"tenant\",\"done\",\"found\",\"mode\",\"settings\",\"took\",\"ignored\",\"warnings\",\"wrong\"}, where the last four\n\
+hold {\"line\",\"column\",\"what\"}")]
+pub struct ImportPryv {
+    /// The file, YAML or JSON; - is standard input
+    pub file: PathBuf,
+    /// Which tenant; it is made when it is not there
+    #[arg(long, value_name = "NAME", default_value = "pryv")]
+    pub tenant: String,
+    /// How codes are made, whatever the file says: single or challenge-verify
+    #[arg(long, value_name = "MODE", value_parser = pryv_mode)]
+    pub mode: Option<Mode>,
+    /// The core that stays behind it, such as http://core:3000, or none [default: that of the file]
+    #[arg(long, value_name = "URL", value_parser = url_or_none)]
+    pub core_url: Option<OrNone<Url>>,
+    /// The domain below which each person has a host, or none for people in the path [default: DOMAIN of the file]
+    #[arg(long, value_name = "DOMAIN", value_parser = text_or_none)]
+    pub domain: Option<OrNone<String>>,
+    /// Which contract is spoken: v1, v2 or by-client [default: that of the file]
+    #[arg(long, value_name = "GENERATION", value_parser = generation)]
+    pub generation: Option<Generation>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `pryv …`.
+#[derive(Debug, Subcommand)]
+pub enum Pryv {
+    /// Show the settings
+    Show {
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+    },
+    /// Change the settings; a running server sees it within two seconds
+    Set {
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        #[command(flatten)]
+        change: Box<PryvChange>,
+    },
+}
+
+/// What `pryv set` can say.
+#[derive(Debug, Args)]
+pub struct PryvChange {
+    /// Which contract is spoken: v1, v2 or by-client
+    #[arg(long, value_name = "GENERATION", value_parser = generation)]
+    pub generation: Option<Generation>,
+    /// The core that stays behind it, such as http://core:3000; none for a directory of its own
+    #[arg(long, value_name = "URL", value_parser = url_or_none)]
+    pub core_url: Option<OrNone<Url>>,
+    /// The domain below which each person has a host; none for people in the path
+    #[arg(long, value_name = "DOMAIN", value_parser = text_or_none)]
+    pub domain: Option<OrNone<String>>,
+    /// How long a person has to finish a log-in or an activation
+    #[arg(long = "session-ttl-s", value_name = "SECONDS", value_parser = seconds)]
+    pub session_ttl_ms: Option<u64>,
+    /// An application that may log people in, instead of all that may now; once for each, or none
+    #[arg(long = "trusted-app", value_name = "APP@ORIGIN")]
+    pub trusted_apps: Vec<String>,
+    /// How long a personal token lives without being used
+    #[arg(long = "access-max-age-s", value_name = "SECONDS", value_parser = seconds)]
+    pub access_max_age_ms: Option<u64>,
+    /// Where people's interfaces are, with {username} in it; none to make it of the domain or the public address
+    #[arg(long, value_name = "URL", value_parser = text_or_none)]
+    pub api: Option<OrNone<String>>,
+    /// What API-Version says
+    #[arg(long, value_name = "VERSION")]
+    pub api_version: Option<String>,
+}
+
+/// What an option gives, or takes away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrNone<T> {
+    None,
+    Some(T),
+}
+
+impl<T> OrNone<T> {
+    /// What is given, if anything is.
+    pub fn given(self) -> Option<T> {
+        match self {
+            Self::None => None,
+            Self::Some(it) => Some(it),
+        }
+    }
 }
 
 /// `doctor`.
@@ -498,6 +650,42 @@ fn here(text: &str) -> Result<SocketAddr, String> {
 
 fn carried(text: &str) -> Result<Channel, String> {
     Channel::parse(text).filter(|it| Channel::CARRIED.contains(it)).ok_or_else(|| "use sms, voice or email".to_owned())
+}
+
+fn generation(text: &str) -> Result<Generation, String> {
+    match text {
+        "v1" => Ok(Generation::V1),
+        "v2" => Ok(Generation::V2),
+        "by-client" => Ok(Generation::ByClient),
+        _ => Err("use v1, v2 or by-client".to_owned()),
+    }
+}
+
+fn pryv_mode(text: &str) -> Result<Mode, String> {
+    Mode::parse(text).ok_or_else(|| "use single or challenge-verify".to_owned())
+}
+
+fn text_or_none(text: &str) -> Result<OrNone<String>, String> {
+    match text.trim() {
+        "" => Err("write none to take it away".to_owned()),
+        "none" => Ok(OrNone::None),
+        text => Ok(OrNone::Some(text.to_owned())),
+    }
+}
+
+fn url_or_none(text: &str) -> Result<OrNone<Url>, String> {
+    match text_or_none(text)? {
+        OrNone::None => Ok(OrNone::None),
+        OrNone::Some(text) => {
+            Url::parse(&text).map(OrNone::Some).map_err(|_| "write an address, such as http://core:3000, or none".to_owned())
+        }
+    }
+}
+
+/// Seconds, also in parts, as milliseconds. Whether they are too few or too many, the setting says.
+fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse::<f64>().ok().filter(|it| it.is_finite() && *it > 0.0);
+    number.map(|it| whole_ms(it * 1000.0)).ok_or_else(|| "write seconds, such as 1800".to_owned())
 }
 
 fn any_channel(text: &str) -> Result<Channel, String> {

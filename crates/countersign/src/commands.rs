@@ -8,8 +8,10 @@ mod completions;
 mod copy;
 mod dev;
 mod doctor;
+mod import;
 mod key;
 mod provider;
+mod pryv;
 mod restore;
 mod serve;
 mod template;
@@ -64,6 +66,8 @@ pub fn run(cli: Cli, environment: Environment) -> Result<(), No> {
         Command::Provider(it) => desk.with_household(async |home, desk| provider::run(desk, home, it).await),
         Command::Template(it) => desk.with_household(async |home, desk| template::run(desk, home, it).await),
         Command::User(it) => desk.with_household(async |home, desk| user::run(desk, home, it).await),
+        Command::Import(it) => import::run(&desk, it),
+        Command::Pryv(it) => desk.with_household(async |home, desk| pryv::run(desk, home, it).await),
         Command::Backup(it) => backup::run(&desk, it),
         Command::Restore(it) => restore::run(&desk, it),
         Command::Copy(it) => copy::run(&desk, &it),

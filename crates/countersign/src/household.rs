@@ -6,13 +6,18 @@ use crate::master;
 use crate::no::{Kind, No};
 use crate::ports::{OsChance, SystemClock, TokioTasks};
 use crate::tls;
+use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::tenant::Tenant;
-use countersign_core::ports::{Inbox, Listing};
+use countersign_core::ports::{Carriers, Clock, Inbox, Listing, Outbound};
+use countersign_core::verbs::manage::NewProvider;
+use countersign_core::words::id::ProviderId;
 use countersign_core::{Core, Neighbours};
 use countersign_providers::Fleet;
 use countersign_providers::egress::{Egress, EgressSettings};
 use countersign_providers::inbox::Tray;
+use countersign_providers::outbound::Upstream;
 use countersign_providers::pen::Quill;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +34,8 @@ pub struct Household {
     pub tasks: TokioTasks,
     /// What would have been sent, where the settings allow an inbox.
     pub inbox: Option<Arc<dyn Inbox>>,
+    /// The way to servers that a dialect stands in front of.
+    pub outbound: Arc<dyn Outbound>,
 }
 
 impl Household {
@@ -83,11 +90,31 @@ impl Household {
             clock: Arc::new(SystemClock),
             chance: Arc::new(OsChance),
             tasks: Arc::new(tasks.clone()),
-            carriers: Arc::new(Fleet::new(egress, Arc::new(SystemClock), tray.clone())),
+            carriers: Arc::new(Fleet::new(egress.clone(), Arc::new(SystemClock), tray.clone())),
             pen: Arc::new(Quill::new()),
             master,
         });
-        Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>) }, away))
+        let outbound = Arc::new(Upstream::new(egress));
+        Ok((Self { core, engine, tasks, inbox: tray.map(|it| Arc::new(it) as Arc<dyn Inbox>), outbound }, away))
+    }
+
+    /// Whether a provider could be built, before there is a tenant that it could belong to. Nothing is opened, nobody is called.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn try_out(config: &Config, new: NewProvider) -> Result<(), String> {
+        let clock = SystemClock;
+        let settings = ProviderSettings {
+            id: ProviderId::new(clock.now(), &OsChance),
+            name: new.name,
+            channels: new.channels,
+            kind: new.kind,
+            settings: new.settings,
+            secrets: BTreeMap::new(),
+            created_at: clock.now(),
+        };
+        let egress = egress(&config.egress).map_err(|no| no.what)?;
+        Fleet::new(egress, Arc::new(clock), None).build(&settings, new.secrets).map(drop)
     }
 
     /// Refuses to go on where no house was begun yet, before anything is made.
@@ -124,7 +151,7 @@ impl Household {
 
     /// Waits for what was begun, and closes the database.
     pub async fn close(self, within: Duration) {
-        let Self { core, engine, tasks, inbox: _ } = self;
+        let Self { core, engine, tasks, inbox: _, outbound: _ } = self;
         if tokio::time::timeout(within, tasks.finished()).await.is_err() {
             tracing::warn!("Some deliveries did not finish in time; the next start carries them on");
         }

@@ -11,6 +11,7 @@ mod descriptors;
 mod draft;
 mod engine;
 mod household;
+mod import;
 mod listen;
 mod logs;
 mod long;

@@ -18,15 +18,9 @@ impl Secrets {
     /// Which secret cannot be read, and why; never a part of one.
     pub fn read(&self, environment: &Environment, stdin: impl Read) -> Result<BTreeMap<String, Secret>, No> {
         let mut found = BTreeMap::new();
-        let mut put = |name: &str, text: String| {
-            let text = text.strip_suffix('\n').map_or(text.as_str(), |it| it.strip_suffix('\r').unwrap_or(it)).to_owned();
-            if text.is_empty() {
-                return Err(No::usage(format!("the secret {name} is empty")));
-            }
-            match found.insert(name.to_owned(), Secret::new(text)) {
-                None => Ok(()),
-                Some(_) => Err(No::usage(format!("the secret {name} is given twice"))),
-            }
+        let mut put = |name: &str, text: String| match found.insert(name.to_owned(), without_end(&text, name)?) {
+            None => Ok(()),
+            Some(_) => Err(No::usage(format!("the secret {name} is given twice"))),
         };
         for (name, path) in pairs(&self.files, "--secret-file", "PATH")? {
             put(name, whole(std::fs::File::open(Path::new(path)), name)?)?;
@@ -50,6 +44,24 @@ impl Secrets {
             eprintln!("Type or paste {name} (it will be seen), press Enter, then Ctrl-D:");
         }
     }
+}
+
+/// The secret in a file; `-` is standard input.
+///
+/// # Errors
+/// Why it cannot be read; never a part of it.
+pub fn in_file(path: &Path, name: &str) -> Result<Secret, No> {
+    if path == Path::new("-") {
+        Secrets { stdin: Some(name.to_owned()), ..Secrets::default() }.prompt();
+        return without_end(&whole(Ok(std::io::stdin()), name)?, name);
+    }
+    without_end(&whole(std::fs::File::open(path), name)?, name)
+}
+
+/// A line's end at the end of a secret is no part of it.
+fn without_end(text: &str, name: &str) -> Result<Secret, No> {
+    let text = text.strip_suffix('\n').map_or(text, |it| it.strip_suffix('\r').unwrap_or(it));
+    if text.is_empty() { Err(No::usage(format!("the secret {name} is empty"))) } else { Ok(Secret::new(text)) }
 }
 
 fn pairs<'a>(given: &'a [String], option: &str, what: &str) -> Result<Vec<(&'a str, &'a str)>, No> {

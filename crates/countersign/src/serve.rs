@@ -56,6 +56,7 @@ pub async fn run(config: Config, ready: impl AsyncFnOnce(&Household, &str) -> Re
             move || numbers.render()
         }),
         readiness,
+        outbound: household.outbound.clone(),
     };
     let stop_within = config.server.stop_within;
     let renewed = tls.clone();

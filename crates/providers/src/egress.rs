@@ -566,21 +566,22 @@ fn trust(roots_pem: &[String]) -> Result<rustls::ClientConfig, String> {
 /// What a failed request is called here. The client's own text holds the URL, and that may hold a number, so it is not used.
 fn told(error: &reqwest::Error, host: &str) -> EgressError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    let mut kind = None;
+    let (mut kind, is_connect) = (None, error.is_connect());
     while let Some(it) = cause {
         if let Some(barred) = it.downcast_ref::<EgressError>() {
             return barred.clone();
         }
         if let Some(error) = it.downcast_ref::<io::Error>() {
             if let Some(what) = tls_told(error) {
-                return EgressError::Tls(what);
+                // Once there was a connection, the request may have gone over it, whatever TLS says afterwards.
+                return if is_connect { EgressError::Tls(what) } else { EgressError::Broken(what) };
             }
             kind = Some(error.kind());
         }
         cause = it.source();
     }
     let what = kind.map_or_else(|| format!("{host} did not speak HTTP"), |it| it.to_string());
-    match error.is_connect() {
+    match is_connect {
         true if error.is_timeout() => EgressError::Unreachable("not in time".into()),
         true => EgressError::Unreachable(what),
         false => EgressError::Broken(what),

@@ -250,7 +250,7 @@ impl Http {
         for (name, value) in written.headers {
             let field = format!("headers.{name}");
             let name = HeaderName::try_from(&name).map_err(|_| format!("{field} is not the name of a header"))?;
-            if ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"].contains(&name.as_str()) {
+            if is_of_the_client(&name) {
                 return Err(format!("{field} is set by the client itself; leave it out"));
             }
             if name == CONTENT_TYPE {
@@ -470,7 +470,12 @@ fn filled<'a>(field: &str, sheet: &'a Sheet, values: &Value) -> Result<Cow<'a, s
     sheet.fill(values).map_err(|blot| SendError::Refused(format!("{field}: {blot}")))
 }
 
-fn header(name: &str, text: &str) -> Result<HeaderValue, String> {
+/// Whether a header says how the request is carried, and so is nobody's to choose.
+pub(crate) fn is_of_the_client(name: &HeaderName) -> bool {
+    ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"].contains(&name.as_str())
+}
+
+pub(crate) fn header(name: &str, text: &str) -> Result<HeaderValue, String> {
     // Line breaks would begin another header; the other control characters are no better off there (RFC 9110 §5.5).
     if text.chars().any(char::is_control) {
         return Err(format!("the header {name} would hold a control character"));
@@ -576,7 +581,7 @@ fn split_url(url: &str) -> Result<(Url, String), String> {
 }
 
 /// The whole URL. Whatever was filled in, it leads to the host, and to the path, that the settings name.
-fn join(base: &Url, target: &str) -> Result<Url, String> {
+pub(crate) fn join(base: &Url, target: &str) -> Result<Url, String> {
     let path = target.split('?').next().unwrap_or_default();
     let dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
     if path.split(['/', '\\']).any(dots) {
@@ -829,7 +834,7 @@ fn within(ranges: &[(u16, u16)], status: u16) -> bool {
 }
 
 /// Seconds or a date (RFC 9110 §10.2.3), at most ten minutes.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),

@@ -1,14 +1,17 @@
 //! Who carries it: the one door out, and the carriers of messages.
 //!
 //! [`Fleet`] makes providers out of their settings, one kind a file: [`http`] (a request made from templates; [`presets`]
-//! has ready settings for some vendors), [`smtp`], and [`inbox`] for development. All of them leave by [`egress`].
-//! [`pen`] fills in the words before anything is carried.
+//! has ready settings for some vendors), [`smtp`], [`pryv`] (endpoints as platform.yml describes them), and [`inbox`] for development. All of
+//! them leave by [`egress`]. [`pen`] fills in the words before anything is carried; [`outbound`] calls servers that a dialect stands in
+//! front of.
 
 pub mod egress;
 pub mod http;
 pub mod inbox;
+pub mod outbound;
 pub mod pen;
 pub mod presets;
+pub mod pryv;
 pub mod smtp;
 #[cfg(test)]
 mod stub;
@@ -37,7 +40,7 @@ fn patience(timeout_ms: u64, least: u64) -> Result<Duration, String> {
     Err(format!("timeout_ms is {timeout_ms}; it takes {least} to {PATIENCE_MOST}, for all providers of a route share 15 seconds"))
 }
 
-/// Makes providers of the kinds `http`, `smtp` and `inbox`.
+/// Makes providers of the kinds `http`, `smtp`, `pryv` and `inbox`.
 #[derive(Clone)]
 pub struct Fleet {
     egress: Egress,
@@ -76,6 +79,10 @@ impl Carriers for Fleet {
                 let it = smtp::Smtp::build(&settings.settings, &secrets, self.egress.clone())?;
                 Ok(Provider::Sends(Box::new(it)))
             }
+            "pryv" => {
+                carries("pryv", &[Channel::External])?;
+                pryv::build(&settings.settings, &secrets, self.egress.clone(), self.clock.clone())
+            }
             "inbox" => {
                 carries("inbox", &[Channel::Sms, Channel::Voice, Channel::Email, Channel::External])?;
                 let tray = self
@@ -84,7 +91,7 @@ impl Carriers for Fleet {
                     .ok_or("providers of kind inbox show messages instead of sending them, and this server does not allow them")?;
                 Ok(Provider::Sends(Box::new(tray)))
             }
-            other => Err(format!("the kind is `{other}`; it takes http, smtp or inbox")),
+            other => Err(format!("the kind is `{other}`; it takes http, smtp, pryv or inbox")),
         }
     }
 }
@@ -146,7 +153,15 @@ mod tests {
             "a provider of kind smtp cannot serve the channel sms"
         );
         assert!(build(&fleet, "http", &[Channel::Sms, Channel::Voice, Channel::Email], json!({"url": "https://example.com/"})).is_ok());
+        assert_eq!(
+            build(&fleet, "pryv", &[Channel::External, Channel::Sms], json!({})).expect_err("it is refused"),
+            "a provider of kind pryv cannot serve the channel sms"
+        );
+        assert!(build(&fleet, "pryv", &[Channel::External], json!({})).expect_err("it has no secret").contains("endpoints is missing"));
         assert!(build(&fleet, "http", &[Channel::Totp], json!({"url": "https://example.com/"})).is_err());
-        assert_eq!(build(&fleet, "htpp", &[], json!({})).expect_err("it is refused"), "the kind is `htpp`; it takes http, smtp or inbox");
+        assert_eq!(
+            build(&fleet, "htpp", &[], json!({})).expect_err("it is refused"),
+            "the kind is `htpp`; it takes http, smtp, pryv or inbox"
+        );
     }
 }

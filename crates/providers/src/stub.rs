@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// An HTTP server that gives every request the same answer.
+/// An HTTP server that gives every request the same answer, or each its own.
 pub(crate) struct Stub {
     port: u16,
     seen: Arc<Mutex<Vec<String>>>,
@@ -31,34 +31,40 @@ enum Then {
 
 impl Stub {
     pub(crate) async fn answering(answer: &str) -> Self {
-        Self::start(answer, Then::Next).await
+        Self::start(&[answer], Then::Next).await
+    }
+
+    /// Gives each request the next of `answers`, and the last one to all that follow. `{port}` in them is its own.
+    pub(crate) async fn in_turn(answers: &[&str]) -> Self {
+        Self::start(answers, Then::Next).await
     }
 
     /// Says `answer` and then nothing, for a minute.
     pub(crate) async fn hanging(answer: &str) -> Self {
-        Self::start(answer, Then::Hang).await
+        Self::start(&[answer], Then::Hang).await
     }
 
     /// Says `answer` and hangs up.
     pub(crate) async fn closing(answer: &str) -> Self {
-        Self::start(answer, Then::Close).await
+        Self::start(&[answer], Then::Close).await
     }
 
     /// Says `answer` before it is asked, and hangs up when it is.
     pub(crate) async fn greeting(answer: &str) -> Self {
-        Self::start(answer, Then::Greet).await
+        Self::start(&[answer], Then::Greet).await
     }
 
-    async fn start(answer: &str, then: Then) -> Self {
+    async fn start(answers: &[&str], then: Then) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (seen, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
-        let (note, count, answer) = (seen.clone(), connections.clone(), Arc::new(answer.to_owned()));
+        let (note, count) = (seen.clone(), connections.clone());
+        let answers = Arc::new(answers.iter().map(|it| it.replace("{port}", &port.to_string())).collect::<Vec<_>>());
         let task = tokio::spawn(async move {
             let mut open = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                open.spawn(serve(stream, answer.clone(), then, note.clone()));
+                open.spawn(serve(stream, answers.clone(), then, note.clone()));
             }
         });
         Self { port, seen, connections, task }
@@ -83,10 +89,10 @@ impl Drop for Stub {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: Arc<String>, then: Then, note: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, answers: Arc<Vec<String>>, then: Then, note: Arc<Mutex<Vec<String>>>) {
     let mut bytes = Vec::new();
     if then == Then::Greet {
-        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.write_all(answers[0].as_bytes()).await;
         let _ = stream.read_buf(&mut bytes).await;
         return;
     }
@@ -98,8 +104,12 @@ async fn serve(mut stream: TcpStream, answer: Arc<String>, then: Then, note: Arc
             }
         };
         let request = bytes.drain(..end).collect::<Vec<_>>();
-        note.lock().expect("no panic while held").push(String::from_utf8_lossy(&request).into_owned());
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        let at = {
+            let mut seen = note.lock().expect("no panic while held");
+            seen.push(String::from_utf8_lossy(&request).into_owned());
+            seen.len().min(answers.len()) - 1
+        };
+        if stream.write_all(answers[at].as_bytes()).await.is_err() {
             return;
         }
         match then {

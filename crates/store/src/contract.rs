@@ -9,21 +9,22 @@ use countersign_core::nouns::event::{Event, What};
 use countersign_core::nouns::factor::{Factor, FactorKind, FactorStage};
 use countersign_core::nouns::limit::{Count, Failures, Limit, Sends};
 use countersign_core::nouns::provider::ProviderSettings;
+use countersign_core::nouns::sign_in::{Finishes, SignIn};
 use countersign_core::nouns::template::Template;
 use countersign_core::nouns::tenant::{Policy, Tenant};
-use countersign_core::nouns::user::{Realm, User};
+use countersign_core::nouns::user::{Access, AccessStage, Account, Realm, User};
 use countersign_core::ports::test::Script;
 use countersign_core::ports::{Chance, Change, Key, Listing, Outcome, Record, Seen, Step, Store, Swept, Turn, Version};
 use countersign_core::words::address::{Channel, Fingerprint, Login};
 use countersign_core::words::id::{
-    ChallengeId, ClientId, DeliveryId, EventId, FactorId, KeyId, NodeId, ProviderId, TemplateId, TenantId, UserId,
+    AccessId, ChallengeId, ClientId, DeliveryId, EventId, FactorId, KeyId, NodeId, ProviderId, TemplateId, TenantId, UserId,
 };
 use countersign_core::words::refusal::Fault;
-use countersign_core::words::secret::{Mac, MasterKey, Place, Sealed, TenantKeys, WrappedKey};
+use countersign_core::words::secret::{KeptCode, Mac, MasterKey, Place, Sealed, TenantKeys, WrappedKey};
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::Wording;
 use std::num::NonZeroU8;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +58,10 @@ pub async fn holds(store: Arc<dyn Store>) {
     retention_removes_what_is_over_and_keeps_what_waits(&world).await;
     retention_is_bounded_and_comes_to_an_end(&world).await;
     failures_are_kept_by_retention(&world).await;
+    a_sign_in_is_found_by_its_own_fingerprint_and_in_its_own_tenant(&world).await;
+    a_sign_in_that_many_finish_at_once_is_finished_once_and_with_its_challenge(&world).await;
+    a_sign_in_stays_until_it_is_over(&world).await;
+    retention_keeps_what_begins_anew_while_it_looks(&world).await;
     a_turn_is_one_nodes_until_it_is_over(&world).await;
     the_stamp_grows_with_every_change_of_configuration_and_with_nothing_else(&world).await;
     factors_that_were_counted_are_still_so_when_one_is_added(&world).await;
@@ -135,6 +140,30 @@ impl World {
         User { id: UserId::new(at(0), &self.chance), realm: Realm::Tenant, login, named, account: None, created_at: at(0) }
     }
 
+    /// A person whose directory is kept here, logged in with one application.
+    fn member(&self) -> User {
+        let access = Access {
+            id: AccessId::new(at(0), &self.chance),
+            app: "notes".into(),
+            mac: self.mac("a token"),
+            stage: AccessStage::Live { token: self.sealed.clone(), used_at: at(0) },
+            created_at: at(0),
+        };
+        let account = Account {
+            password: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA".into(),
+            language: "de-AT".into(),
+            profile: Some(self.sealed.clone()),
+            accesses: vec![access],
+        };
+        User { account: Some(account), ..self.user(self.fingerprint()) }
+    }
+
+    /// A way to a person that only the provider knows.
+    fn external(&self, user: UserId) -> Factor {
+        let recovery = vec![KeptCode::hashed(&self.mac("a code")), KeptCode::found("2f6b2d6e-1c5b-4c53-9c43-0f2a8d3f6f10")];
+        Factor { kind: FactorKind::External { data: self.sealed.clone(), recovery }, ..self.factor(user, "", 0) }
+    }
+
     fn factor(&self, user: UserId, name: &str, seconds: i64) -> Factor {
         Factor {
             id: FactorId::new(at(seconds), &self.chance),
@@ -158,6 +187,25 @@ impl World {
                 expires_at: at(seconds + 300),
                 proof: Proof::Code { mac: self.mac("523471"), delivery: DeliveryId::new(at(seconds), &self.chance) },
             },
+        }
+    }
+
+    /// A challenge of `sign_in`, whose code the provider made.
+    fn asked_elsewhere(&self, sign_in: &SignIn) -> Challenge {
+        let proof = Proof::External { delivery: DeliveryId::new(at(0), &self.chance) };
+        let stage = Stage::Open { attempts_left: NonZeroU8::new(3).expect("three"), expires_at: at(300), proof };
+        Challenge { channel: Channel::External, purpose: Purpose::SignIn(sign_in.of), stage, ..self.challenge(0) }
+    }
+
+    /// A sign-in that is over five minutes after `seconds`.
+    fn sign_in(&self, seconds: i64) -> SignIn {
+        SignIn {
+            of: self.fingerprint(),
+            user: self.fingerprint(),
+            purpose: Finishes::Login,
+            challenge: None,
+            baggage: self.sealed.clone(),
+            over_at: at(seconds + 300),
         }
     }
 
@@ -274,6 +322,7 @@ async fn what_was_written_is_read_as_it_was(world: &World) {
     let id = world.tenant_id();
     let user = world.user(world.fingerprint());
     let named = user.named;
+    let (member, sign_in) = (world.member(), world.sign_in(0));
     let records = [
         Record::Tenant(world.tenant(id, "as-it-was")),
         Record::Client(world.client("as-it-was")),
@@ -285,6 +334,10 @@ async fn what_was_written_is_read_as_it_was(world: &World) {
         Record::Limit(world.failures()),
         Record::Provider(world.provider("as-it-was")),
         Record::Template(world.template(Realm::Tenant, "as-it-was")),
+        Record::Factor(world.external(member.id)),
+        Record::User(member),
+        Record::Challenge(world.asked_elsewhere(&sign_in)),
+        Record::SignIn(sign_in),
     ];
     world.put(id, records.clone()).await;
     for record in &records {
@@ -617,6 +670,7 @@ async fn one_tenant_never_sees_another(world: &World) {
         Record::Challenge(world.challenge(0)),
         Record::Delivery(world.delivery(0, 0)),
         Record::Limit(world.sends(0)),
+        Record::SignIn(world.sign_in(0)),
         Record::Provider(world.provider("never-sees")),
         Record::Template(world.template(Realm::Tenant, "never-sees")),
     ];
@@ -778,12 +832,18 @@ async fn retention_removes_what_is_over_and_keeps_what_waits(world: &World) {
     let [over, counting] = [world.sends(0), world.sends(2 * day)];
     let (provider, user) = (world.provider("kept"), world.user(world.fingerprint()));
     let factor = world.factor(user.id, "kept", 0);
-    let goes = [Record::Challenge(open), Record::Challenge(spent), Record::Delivery(sent), Record::Limit(over)];
+    let goes = [open, spent].map(Record::Challenge).into_iter().chain([
+        Record::Delivery(sent),
+        Record::Limit(over),
+        Record::SignIn(world.sign_in(0)),
+    ]);
+    let goes: Vec<Record> = goes.collect();
     let stays = [
         Record::Challenge(young),
         Record::Delivery(queued),
         Record::Delivery(just_sent),
         Record::Limit(counting),
+        Record::SignIn(world.sign_in(2 * day)),
         Record::Tenant(world.tenant(tenant, "kept")),
         Record::Client(world.client("kept")),
         Record::Provider(provider),
@@ -794,7 +854,7 @@ async fn retention_removes_what_is_over_and_keeps_what_waits(world: &World) {
     let change = goes.iter().chain(&stays).cloned().fold(Change::none(), Change::insert);
     let change = change.tell(world.event(0)).tell(world.event(day));
     assert_eq!(world.write(tenant, change).await.expect("the store works"), Outcome::Done);
-    assert_eq!(world.sweep(tenant, at(day), at(2 * day)).await, 5);
+    assert_eq!(world.sweep(tenant, at(day), at(2 * day)).await, 6);
     for record in goes {
         assert!(!world.is_there(tenant, record.key()).await, "{:?} is over", record.key());
     }
@@ -810,13 +870,14 @@ async fn retention_is_bounded_and_comes_to_an_end(world: &World) {
     for _ in 0..20 {
         let mut change = Change::none();
         for _ in 0..100 {
-            change = change.insert(Record::Challenge(world.challenge(0))).insert(Record::Limit(world.sends(0))).tell(world.event(0));
+            let [challenge, limit] = [Record::Challenge(world.challenge(0)), Record::Limit(world.sends(0))];
+            change = change.insert(challenge).insert(limit).insert(Record::SignIn(world.sign_in(0))).tell(world.event(0));
         }
         assert_eq!(world.write(tenant, change).await.expect("the store works"), Outcome::Done);
     }
     let step = world.store.sweep(tenant, at(1), at(1_000)).await.expect("the store works");
     assert!(step.more && step.removed > 0 && step.removed <= 1_000, "{step:?}");
-    assert_eq!(step.removed + world.sweep(tenant, at(1), at(1_000)).await, 6_000);
+    assert_eq!(step.removed + world.sweep(tenant, at(1), at(1_000)).await, 8_000);
 }
 
 /// Invariant 2: only success or an administrator clears them.
@@ -826,6 +887,130 @@ async fn failures_are_kept_by_retention(world: &World) {
     world.put(tenant, [Record::Limit(failures.clone())]).await;
     assert_eq!(world.sweep(tenant, at(1_000_000_000), at(1_000_000_000)).await, 0);
     assert_eq!(world.found(tenant, Key::Limit(failures.of)).await, Some((json(&Record::Limit(failures)), 1)));
+}
+
+async fn a_sign_in_is_found_by_its_own_fingerprint_and_in_its_own_tenant(world: &World) {
+    let (tenant, other) = (world.tenant_id(), world.tenant_id());
+    let mine = world.sign_in(0);
+    let key = Key::SignIn(mine.of);
+    let theirs = SignIn { of: mine.of, ..world.sign_in(0) };
+    world.put(tenant, [Record::SignIn(mine.clone()), Record::SignIn(world.sign_in(0))]).await;
+    assert!(!world.is_there(tenant, Key::SignIn(mine.user)).await, "not by its person");
+    assert!(!world.is_there(tenant, Key::Limit(mine.of)).await, "nor as anything else");
+    assert!(!world.is_there(other, key).await);
+    world.put(other, [Record::SignIn(theirs.clone())]).await;
+    let taken = world.write(tenant, Change::none().insert(Record::SignIn(theirs.clone()))).await;
+    assert_eq!(taken.expect("the store works"), Outcome::Taken);
+
+    let asked = SignIn { challenge: Some(ChallengeId::new(at(0), &world.chance)), ..mine };
+    let change = Change::none().replace(Record::SignIn(asked.clone()), 1);
+    assert_eq!(world.write(tenant, change.clone()).await.expect("the store works"), Outcome::Done);
+    assert!(matches!(world.write(tenant, change).await, Err(Fault::Contended)), "it is another version now");
+    assert!(matches!(world.write(tenant, Change::none().remove(key, 1)).await, Err(Fault::Contended)));
+    assert_eq!(world.found(tenant, key).await, Some((json(&Record::SignIn(asked)), 2)));
+    assert_eq!(world.found(other, key).await, Some((json(&Record::SignIn(theirs)), 1)));
+}
+
+/// Invariant 1.
+async fn a_sign_in_that_many_finish_at_once_is_finished_once_and_with_its_challenge(world: &Arc<World>) {
+    let tenant = world.tenant_id();
+    let sign_in = world.sign_in(0);
+    let challenge = world.asked_elsewhere(&sign_in);
+    let (of, id) = (sign_in.of, challenge.id);
+    world.put(tenant, [Record::SignIn(sign_in), Record::Challenge(challenge.clone())]).await;
+    // Neither half happens when the other cannot.
+    let proven = Record::Challenge(challenge.clone().proven(at(1)).expect("it is open"));
+    let halves = [
+        Change::none().replace(proven.clone(), 1).remove(Key::SignIn(of), 2),
+        Change::none().remove(Key::SignIn(of), 1).replace(proven, 2),
+    ];
+    for half in halves {
+        assert!(matches!(world.write(tenant, half.tell(world.event(1))).await, Err(Fault::Contended)));
+        assert!(world.is_there(tenant, Key::SignIn(of)).await);
+        assert_eq!(world.found(tenant, Key::Challenge(id)).await, Some((json(&Record::Challenge(challenge.clone())), 1)));
+    }
+
+    let finished = Arc::new(AtomicUsize::new(0));
+    at_once(|| {
+        let (world, finished) = (world.clone(), finished.clone());
+        async move {
+            let mine = Arc::new(Mutex::new(false));
+            let (tell, event) = (mine.clone(), world.event(1));
+            let judge = move |seen: &mut Seen| {
+                let (sign_in, challenge) = (seen.sign_in(of), seen.challenge(id).expect("is there"));
+                *tell.lock().expect("nobody else") = sign_in.is_some();
+                let Some(sign_in) = sign_in else { return Step::Write(Change::none()) };
+                let passed = challenge.noun.proven(at(1)).expect("it passes with its sign-in");
+                let change = Change::none().replace(Record::Challenge(passed), challenge.version);
+                Step::Write(change.remove(Key::SignIn(of), sign_in.version).tell(event.clone()))
+            };
+            let decided = world.store.decide(tenant, vec![Key::SignIn(of), Key::Challenge(id)], Box::new(judge)).await;
+            assert_eq!(decided.expect("the store works"), Outcome::Done);
+            finished.fetch_add(usize::from(*mine.lock().expect("nobody else")), Ordering::SeqCst);
+        }
+    })
+    .await;
+    assert_eq!((finished.load(Ordering::SeqCst), world.count_events(tenant).await), (1, 1));
+    assert!(!world.is_there(tenant, Key::SignIn(of)).await);
+    let (kept, version) = world.found(tenant, Key::Challenge(id)).await.expect("is there");
+    assert!(kept["stage"]["passed"].is_object() && version == 2, "{kept}");
+}
+
+async fn a_sign_in_stays_until_it_is_over(world: &World) {
+    let tenant = world.tenant_id();
+    let [first, last] = [world.sign_in(0), world.sign_in(1)];
+    world.put(tenant, [&first, &last].map(|it| Record::SignIn(it.clone()))).await;
+    // However old it is: the age of records is nothing to it.
+    assert_eq!(world.sweep(tenant, at(1_000_000), at(299)).await, 0);
+    assert_eq!(world.found(tenant, Key::SignIn(first.of)).await, Some((json(&Record::SignIn(first.clone())), 1)));
+    assert_eq!(world.sweep(tenant, at(0), at(300)).await, 1, "from its end on");
+    assert!(!world.is_there(tenant, Key::SignIn(first.of)).await && world.is_there(tenant, Key::SignIn(last.of)).await);
+    // An end that was brought forward is the one that counts.
+    let ended = SignIn { over_at: at(200), ..last.clone() };
+    let change = Change::none().replace(Record::SignIn(ended), 1);
+    assert_eq!(world.write(tenant, change).await.expect("the store works"), Outcome::Done);
+    assert_eq!(world.sweep(tenant, at(0), at(200)).await, 1);
+    assert!(!world.is_there(tenant, Key::SignIn(last.of)).await);
+}
+
+/// Between the look and the removal somebody else may have written.
+async fn retention_keeps_what_begins_anew_while_it_looks(world: &Arc<World>) {
+    let tenant = world.tenant_id();
+    let (shared, ends) = (world.clone(), Arc::new(AtomicBool::new(false)));
+    let told = ends.clone();
+    let sweeping = tokio::spawn(async move {
+        while !told.load(Ordering::SeqCst) {
+            shared.sweep(tenant, at(0), at(1_000)).await;
+            // On one thread the two take turns.
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..40 {
+        let sign_ins: Vec<SignIn> = (0..20).map(|_| world.sign_in(0)).collect();
+        let limits: Vec<Limit> = (0..20).map(|_| world.sends(0)).collect();
+        let over = sign_ins.iter().cloned().map(Record::SignIn).chain(limits.iter().cloned().map(Record::Limit));
+        world.put(tenant, over).await;
+        let anew = sign_ins.into_iter().map(|it| Record::SignIn(SignIn { over_at: at(2_000), ..it }));
+        let anew = anew.chain(limits.into_iter().map(|it| Record::Limit(Limit { of: it.of, ..world.sends(2_000) })));
+        let anew: Vec<Record> = anew.collect();
+        let begin = |record: &Record| {
+            let record = record.clone();
+            let key = record.key();
+            let judge = move |seen: &mut Seen| {
+                let read = seen.record(key).map(|held| held.version);
+                Step::Write(Change::none().put(record.clone(), read))
+            };
+            world.store.decide(tenant, vec![key], Box::new(judge))
+        };
+        for begun in anew.iter().map(begin).collect::<Vec<_>>() {
+            assert_eq!(begun.await.expect("the store works"), Outcome::Done);
+        }
+        for record in anew {
+            assert_eq!(world.found(tenant, record.key()).await.map(|it| it.0), Some(json(&record)), "{:?}", record.key());
+        }
+    }
+    ends.store(true, Ordering::SeqCst);
+    sweeping.await.expect("no task panics");
 }
 
 async fn a_turn_is_one_nodes_until_it_is_over(world: &World) {
@@ -873,6 +1058,7 @@ async fn the_stamp_grows_with_every_change_of_configuration_and_with_nothing_els
         Record::Challenge(world.challenge(0)),
         Record::Delivery(world.delivery(0, 0)),
         Record::Limit(world.sends(0)),
+        Record::SignIn(world.sign_in(0)),
     ];
     for record in others {
         let key = record.key();

@@ -245,6 +245,7 @@ impl Store for Memory {
                 Record::Challenge(it) => it.id < ChallengeId::floor(before),
                 Record::Delivery(it) => it.due_at().is_none() && it.id < DeliveryId::floor(before),
                 Record::Limit(it) => it.over_at().is_some_and(|over| over <= now),
+                Record::SignIn(it) => it.over_at <= now,
                 _ => false,
             })
         });

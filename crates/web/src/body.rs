@@ -69,6 +69,11 @@ impl Slip {
     }
 }
 
+/// The whole body of somebody who is not known yet, in a dialect that allows `most` bytes.
+pub(crate) async fn of_stranger(hall: &Hall, request: Request, most: usize) -> Result<Slip, Problem> {
+    read(request, most, &hall.room.strangers).await.map(Slip)
+}
+
 impl FromRequest<Arc<Hall>> for Sheet {
     type Rejection = Problem;
 

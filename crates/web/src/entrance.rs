@@ -4,6 +4,7 @@
 //! layers: this is on the way of every verification.
 
 use crate::Hall;
+use crate::dialects::pryv;
 use crate::measures::method_name;
 use crate::problem::{Envelope, Problem};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
@@ -81,13 +82,20 @@ impl Ids {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Misaddressed(pub &'static str);
 
+/// Where the caller is, as far as trusted proxies tell. In each request that came over a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller(pub IpAddr);
+
 /// Lets a request in and its answer out.
-pub(crate) async fn entrance(State(hall): State<Arc<Hall>>, request: Request, next: Next) -> Response {
+pub(crate) async fn entrance(State(hall): State<Arc<Hall>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let trusted = &hall.house.trusted_proxies;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|it| it.0.ip().to_canonical());
     let by_proxy = peer.is_some_and(|it| trusts(trusted, it));
     let caller = if by_proxy { peer.map(|it| address(it, request.headers(), trusted)) } else { peer };
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(Caller(caller));
+    }
     let given = by_proxy.then(|| request.headers().get(&REQUEST_ID)).flatten();
     let id = given.and_then(|it| RequestId::parse(it.as_bytes())).unwrap_or_else(|| hall.ids.draw(hall.house.core.chance()));
     let envelope = Envelope::of(request.uri().path());
@@ -125,8 +133,20 @@ pub(crate) async fn entrance(State(hall): State<Arc<Hall>>, request: Request, ne
     response
 }
 
-/// No door has this path.
-pub(crate) async fn no_such_door(uri: Uri) -> Problem {
+/// No door has this path. Where a tenant speaks a dialect at this host, its words are used.
+pub(crate) async fn no_such_door(State(hall): State<Arc<Hall>>, request: Request) -> Response {
+    let uri = request.uri().clone();
+    match Envelope::of(uri.path()) {
+        Envelope::Ciam => nothing_here(&uri).into_response(),
+        Envelope::Pryv | Envelope::Plain => match pryv::no_such_door(&hall, request).await {
+            Some(response) => response,
+            None => nothing_here(&uri).into_response(),
+        },
+    }
+}
+
+/// There is nothing at this path.
+pub(crate) fn nothing_here(uri: &Uri) -> Problem {
     let status = StatusCode::NOT_FOUND;
     Problem::new(status, Envelope::of(uri.path()).code(status), "There is nothing at this path")
 }

@@ -27,7 +27,7 @@ use axum::routing::get;
 use body::Room;
 use caller::Tokens;
 use countersign_core::Core;
-use countersign_core::ports::Inbox;
+use countersign_core::ports::{Inbox, Outbound};
 use dialects::ciam;
 use entrance::Ids;
 use ipnet::IpNet;
@@ -57,6 +57,8 @@ pub struct House {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the server still takes work.
     pub readiness: Readiness,
+    /// The way to servers that a dialect stands in front of.
+    pub outbound: Arc<dyn Outbound>,
 }
 
 impl fmt::Debug for House {
@@ -73,6 +75,8 @@ pub(crate) struct Hall {
     ids: Ids,
     room: Room,
     probe: Probe,
+    /// Tenants that are found by the host that is asked.
+    doors: pryv::Doors,
 }
 
 /// Every door of the house.
@@ -86,6 +90,7 @@ pub fn router(house: House) -> Router {
         ids: Ids::default(),
         room: Room::default(),
         probe: Probe::default(),
+        doors: pryv::Doors::default(),
         house,
     });
     // The prefix stands twice for clients that were generated from a contract whose paths repeat it (CIAM contract §1.1).
@@ -95,6 +100,7 @@ pub fn router(house: House) -> Router {
         .merge(ciam::early_doors("/ciam-mfa/v1"))
         .merge(ciam::doors("/ciam-mfa/v2/ciam-mfa/v2"))
         .merge(ciam::doors("/ciam-mfa/v1/ciam-mfa/v1"))
+        .merge(pryv::doors())
         .merge(inbox::doors("/inbox"))
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))

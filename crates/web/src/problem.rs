@@ -4,7 +4,7 @@
 //! request id and the moment belong to the request, so [`entrance`](crate::entrance) puts the problem into its envelope on the
 //! way out.
 
-use crate::dialects::ciam;
+use crate::dialects::{ciam, pryv};
 use crate::entrance::RequestId;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -64,6 +64,8 @@ impl IntoResponse for Problem {
 pub(crate) enum Envelope {
     /// The CIAM contract's (§5).
     Ciam,
+    /// The Pryv contract's (§1).
+    Pryv,
     /// Problem details (RFC 9457), for the doors that belong to no dialect.
     Plain,
 }
@@ -79,14 +81,18 @@ struct Details<'a> {
 
 impl Envelope {
     pub fn of(path: &str) -> Self {
-        if path.starts_with("/ciam-mfa") { Self::Ciam } else { Self::Plain }
+        match path {
+            _ if path.starts_with("/ciam-mfa") => Self::Ciam,
+            _ if pryv::is_door(path) => Self::Pryv,
+            _ => Self::Plain,
+        }
     }
 
     /// The number for what no handler of the dialect has said.
     pub fn code(self, status: StatusCode) -> &'static str {
         match self {
             Self::Ciam => ciam::transport_code(status),
-            Self::Plain => "",
+            Self::Pryv | Self::Plain => "",
         }
     }
 
@@ -94,6 +100,7 @@ impl Envelope {
     pub fn enclose(self, problem: &Problem, id: &RequestId, now: Timestamp, response: &mut Response) {
         let (kind, body) = match self {
             Self::Ciam => ("application/json", ciam::envelope(problem, id, now)),
+            Self::Pryv => ("application/json", pryv::envelope(problem)),
             Self::Plain => {
                 let title = problem.status.canonical_reason().unwrap_or("Error");
                 let details = Details { title, status: problem.status.as_u16(), detail: &problem.message, request_id: id.as_str() };

@@ -10,8 +10,8 @@ use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::tenant::Policy;
 use countersign_core::ports::test::{Script, Still};
 use countersign_core::ports::{
-    Carriers, Health, Held, Inbox, Judge, Key, Listed, Listing, Outcome, Pen, Pending, Provider, Record, Seen, Shown, Step, Store, Swept,
-    Tasks, Turn, Write,
+    Call, Carriers, Health, Held, Inbox, Judge, Key, Listed, Listing, Outbound, Outcome, Pen, Pending, Provider, Record, Seen, SendError,
+    Shown, Step, Store, Swept, Tasks, Turn, Write,
 };
 use countersign_core::verbs::manage::NewClient;
 use countersign_core::words::id::{DeliveryId, EventId, NodeId, TenantId, UserId};
@@ -151,6 +151,12 @@ impl Pen for Nobody {
     }
 }
 
+impl Outbound for Nobody {
+    fn call(&self, _: Call) -> Pending<'static, Result<countersign_core::ports::Heard, SendError>> {
+        Box::pin(async { Err(SendError::Refused("nobody is asked in these tests".into())) })
+    }
+}
+
 impl Tasks for Nobody {
     fn detach(&self, work: Pending<'static, ()>) {
         tokio::spawn(work);
@@ -246,6 +252,7 @@ impl TestHouse {
             trusted_proxies: vec!["10.0.0.0/8".parse().expect("a net")],
             body_limit: BODY_LIMIT,
             inbox: Some(inbox.clone()),
+            outbound: Arc::new(Nobody),
             metrics: Arc::new(|| "answers 42\n".into()),
             readiness: Readiness::default(),
         });

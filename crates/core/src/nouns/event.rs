@@ -61,7 +61,7 @@ pub enum What {
     LoggedIn { user: Fingerprint },
     /// A person has logged out.
     LoggedOut { user: Fingerprint },
-    /// An administrator made a person, or changed a password.
+    /// A person was made, or their password or profile was changed.
     AccountSaved { user: UserId },
     /// An administrator removed a person.
     AccountRemoved { user: UserId },

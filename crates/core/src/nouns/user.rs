@@ -5,6 +5,7 @@ use crate::words::id::{AccessId, ClientId, UserId};
 use crate::words::secret::{Mac, Sealed};
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Who shares a directory of people. Where a dialect separates its clients, each has a realm of its own (invariant 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,10 +70,40 @@ pub struct Access {
     pub app: String,
     /// The keyed hash of its token.
     pub mac: Mac,
-    /// The token, sealed: a second login with the same application gives the same one (Pryv contract §2).
-    pub token: Sealed,
     /// Since when.
     pub created_at: Timestamp,
-    /// The last time that it was used, or up to a day before. It ends when it is not used for as long as the dialect allows.
-    pub used_at: Timestamp,
+    /// Whether it is still of use.
+    pub stage: AccessStage,
+}
+
+/// Whether an access is still of use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessStage {
+    /// It is, unless it was not used for as long as the dialect allows.
+    Live {
+        /// The token, sealed: a second login with the same application gives the same one (Pryv contract §2).
+        token: Sealed,
+        /// The last use that was written down.
+        used_at: Timestamp,
+    },
+    /// The person has logged out; a token that ended is told from one that never was.
+    Ended,
+}
+
+impl Access {
+    /// Whether it is of use at `now`, when it lives for `lasts` without being used.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp, lasts: Duration) -> bool {
+        matches!(&self.stage, AccessStage::Live { used_at, .. } if now < *used_at + lasts)
+    }
+
+    /// The last use that was written down.
+    #[must_use]
+    pub fn used_at(&self) -> Timestamp {
+        match &self.stage {
+            AccessStage::Live { used_at, .. } => *used_at,
+            AccessStage::Ended => self.created_at,
+        }
+    }
 }

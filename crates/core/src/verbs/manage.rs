@@ -73,7 +73,7 @@ pub struct NewProvider {
     pub name: String,
     /// The channels that it serves.
     pub channels: Vec<Channel>,
-    /// `http`, `smtp`, `inbox`.
+    /// `http`, `smtp`, `inbox`, `pryv`.
     pub kind: String,
     /// The settings of its kind.
     pub settings: serde_json::Value,
@@ -141,6 +141,29 @@ impl Core {
             it.routes = routes.unwrap_or(it.routes);
             it.email_from = email_from.unwrap_or(it.email_from);
             it.sms_from = sms_from.unwrap_or(it.sms_from);
+            Judged::Write(Change::none().replace(Record::Tenant(it.clone()), held.version).tell(event.clone()), Ok(it))
+        };
+        self.managed(tenant, vec![Key::Tenant], judge).await
+    }
+
+    /// Tells a dialect something else about a tenant, or nothing any more. Only the dialect knows what it means, so only its own
+    /// neighbours write it.
+    ///
+    /// # Errors
+    /// Refusals: `SettingBad`, `Unknown`.
+    pub async fn set_dialect(&self, tenant: TenantId, dialect: &str, settings: Option<serde_json::Value>) -> Result<Tenant, Error> {
+        Tenant::check_name(dialect)?;
+        if settings.as_ref().is_some_and(|it| !it.is_object()) {
+            return Err(Refusal::SettingBad("the settings of a dialect are a table of names and values".into()).into());
+        }
+        let (dialect, event) = (dialect.to_owned(), self.event(self.now(), What::TenantSaved { tenant }));
+        let judge = move |seen: &mut Seen| {
+            let Some(held) = seen.tenant() else { return Judged::Write(Change::none(), Err(Refusal::Unknown("tenant"))) };
+            let mut it = held.noun;
+            match settings.clone() {
+                Some(settings) => it.dialects.insert(dialect.clone(), settings),
+                None => it.dialects.remove(&dialect),
+            };
             Judged::Write(Change::none().replace(Record::Tenant(it.clone()), held.version).tell(event.clone()), Ok(it))
         };
         self.managed(tenant, vec![Key::Tenant], judge).await
@@ -271,7 +294,7 @@ impl Core {
     pub async fn put_provider(&self, tenant: TenantId, new: NewProvider) -> Result<ProviderSettings, Error> {
         Tenant::check_name(&new.name)?;
         if new.channels.is_empty() || new.channels.contains(&Channel::Totp) {
-            return Err(Refusal::SettingBad("a provider serves one or more of sms, voice and email".into()).into());
+            return Err(Refusal::SettingBad("a provider serves one or more of sms, voice, email and external".into()).into());
         }
         let standing = self.standing(tenant).await?.ok_or(Refusal::Unknown("tenant"))?;
         let before = self.provider_of(tenant, &new.name).await?;
@@ -574,7 +597,7 @@ fn draw_secret(chance: &dyn Chance) -> Secret {
 }
 
 /// Draws without bias: bytes beyond the last whole multiple of the alphabet are thrown away.
-fn draw_text(length: usize, alphabet: &[u8], chance: &dyn Chance) -> String {
+pub(super) fn draw_text(length: usize, alphabet: &[u8], chance: &dyn Chance) -> String {
     let fair = 256 - 256 % alphabet.len();
     let mut text = String::with_capacity(length);
     while text.len() < length {

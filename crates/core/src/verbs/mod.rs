@@ -1,12 +1,15 @@
 //! Verbs: what can be done, one file each. All dialects end here; none of them knows another rule than these.
 
+pub mod account;
 pub mod deliver;
 pub mod enroll;
 pub mod manage;
+pub mod recover;
 pub mod request;
 pub mod resend;
 pub mod restore;
 pub mod rotate;
+pub mod sign_in;
 pub mod standing;
 pub mod verify;
 

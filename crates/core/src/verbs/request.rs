@@ -105,25 +105,22 @@ impl Core {
         let id = ChallengeId::new(now, self.chance());
         let Prepared { load, delivery, proof } = self.prepare(scope, id, channel, &order, template, now)?;
         let expires_at = now + policy.code_lifetime();
-        let failures = [
-            failures_of(&scope.tenant.keys, scope.realm, &order.login, channel),
-            failures_of_address(&scope.tenant.keys, scope.realm, &order.to),
-        ];
+        let failures = failures_of_order(scope, channel, &order);
         let sends = sends_of(scope, &order);
         let challenge = Challenge {
             id,
             realm: scope.realm,
             channel,
-            failures: failures.to_vec(),
+            failures: failures.clone(),
             purpose: opening.purpose(),
             stage: Stage::Open { attempts_left: policy.attempts, expires_at, proof },
         };
-        let first = failures.into_iter().chain(sends).map(Key::Limit).chain(opening.key()).collect();
+        let first = failures.iter().copied().chain(sends).map(Key::Limit).chain(opening.key()).collect();
         let opened = self.event(now, What::Opened { challenge: id, channel });
         let refused = self.event(now, What::RefusedSends { channel });
         let waiting = delivery.clone();
         let judge = move |seen: &mut Seen| {
-            let counts = failures.map(|of| count_failures(seen.limit(of)).0);
+            let counts: Vec<_> = failures.iter().map(|of| count_failures(seen.limit(*of)).0).collect();
             if let Some(refusal) = counts.iter().find_map(|count| refused_by_lock(count, now)) {
                 return Judged::Write(Change::none(), Err(refusal));
             }
@@ -338,6 +335,16 @@ pub(crate) fn named(scope: &Scope, login: &Login) -> Fingerprint {
 /// every spelling (invariant 2).
 pub(crate) fn failures_of(keys: &TenantKeys, realm: Realm, login: &Login, channel: Channel) -> Fingerprint {
     keys.fingerprint("failures", &[realm.as_bytes(), login.canonical().as_bytes(), channel.as_str().as_bytes()])
+}
+
+/// Under which the wrong codes for what was ordered are counted. Who is asked by [`Channel::External`] has shown a first factor, so nobody
+/// can change the name of the person to get more guesses, and the data are no address that two people could share by chance.
+fn failures_of_order(scope: &Scope, channel: Channel, order: &Order) -> Vec<Fingerprint> {
+    let of_person = failures_of(&scope.tenant.keys, scope.realm, &order.login, channel);
+    match &order.to {
+        Address::Data(_) => vec![of_person],
+        Address::Phone(_) | Address::Email(_) => vec![of_person, failures_of_address(&scope.tenant.keys, scope.realm, &order.to)],
+    }
 }
 
 /// Under which the wrong codes for one address are counted, whoever is said to live there, and whether the code is written or

@@ -57,9 +57,9 @@ pub fn restored(record: Record, now: Timestamp, ended: &mut Ended) -> Option<Rec
             let burnt = it.clone().burnt_up_to(totp::newest_at(now));
             (burnt.kind != it.kind).then_some(Record::Factor(burnt))
         }
-        Record::SignIn(it) => {
+        Record::SignIn(it) if now < it.over_at => {
             ended.sign_ins += 1;
-            Some(Record::SignIn(SignIn { over_at: it.over_at.min(now), ..it }))
+            Some(Record::SignIn(SignIn { over_at: now, ..it }))
         }
         // Somebody may have logged out since.
         Record::User(User { account: Some(account), id, realm, login, named, created_at }) if !account.accesses.is_empty() => {
@@ -74,6 +74,7 @@ pub fn restored(record: Record, now: Timestamp, ended: &mut Ended) -> Option<Rec
         | Record::Client(_)
         | Record::User(_)
         | Record::Limit(_)
+        | Record::SignIn(_)
         | Record::Provider(_)
         | Record::Template(_) => None,
     }

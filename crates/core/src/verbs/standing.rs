@@ -157,7 +157,11 @@ pub(crate) struct Knows {
     tenants: Cache<TenantId, Copied<Arc<Standing>>>,
     clients: Cache<(TenantId, ClientId), Copied<Arc<Client>>>,
     named: Cache<String, Copied<(TenantId, ClientId)>>,
+    speaking: Cache<&'static str, Copied<Speakers>>,
 }
+
+/// The tenants that have told a dialect something, by name, and what they have told it. The same copy is the same allocation.
+pub type Speakers = Arc<Vec<(TenantId, serde_json::Value)>>;
 
 impl Default for Knows {
     fn default() -> Self {
@@ -167,6 +171,7 @@ impl Default for Knows {
             tenants: Cache::with_weighter(16, TENANTS, UnitWeighter),
             clients: Cache::with_weighter(16, CLIENTS, UnitWeighter),
             named: Cache::with_weighter(16, CLIENTS, UnitWeighter),
+            speaking: Cache::new(16),
         }
     }
 }
@@ -180,6 +185,7 @@ impl Knows {
         self.tenants.clear();
         self.clients.clear();
         self.named.clear();
+        self.speaking.clear();
     }
 
     fn looks(&self) -> MutexGuard<'_, Looks> {
@@ -257,6 +263,27 @@ impl Core {
             _ => None,
         });
         self.0.knows.named.insert(client_id.to_owned(), Copied { read: present, what });
+        Ok(what)
+    }
+
+    /// The tenants that speak a dialect: those which have told it something, by name. For dialects in which the tenant is found by the
+    /// host that is asked.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn speaking(&self, dialect: &'static str) -> Result<Speakers, Fault> {
+        let present = self.present().await?;
+        if let Some(copied) = self.0.knows.speaking.get(dialect)
+            && copied.is_good(&present)
+        {
+            return Ok(copied.what.unwrap_or_default());
+        }
+        let tenants = self.store().list(Listing::Tenants).await?.into_iter().filter_map(|it| match it.held.noun {
+            Record::Tenant(tenant) => tenant.dialects.get(dialect).map(|told| (tenant.id, told.clone())),
+            _ => None,
+        });
+        let what = Arc::new(tenants.collect::<Vec<_>>());
+        self.0.knows.speaking.insert(dialect, Copied { read: present, what: Some(what.clone()) });
         Ok(what)
     }
 

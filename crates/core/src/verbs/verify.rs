@@ -386,8 +386,10 @@ fn factor_of(challenge: &Challenge) -> Option<FactorId> {
     }
 }
 
+type Seed = (Zeroizing<Vec<u8>>, Option<totp::StepNumber>);
+
 /// The seed of an authenticator, and its last step that was accepted; nothing when the factor is none.
-fn open_seed(keys: &TenantKeys, factor: &Factor) -> Result<Option<(Zeroizing<Vec<u8>>, Option<totp::StepNumber>)>, Fault> {
+fn open_seed(keys: &TenantKeys, factor: &Factor) -> Result<Option<Seed>, Fault> {
     match &factor.kind {
         FactorKind::Totp { seed, burnt } => Ok(Some((Zeroizing::new(keys.open_sealed(seed_place(&factor.id), seed)?), *burnt))),
         FactorKind::External { .. } => Ok(None),

@@ -100,12 +100,21 @@ pub enum Refusal {
     /// The data by which a person is reached are none, or too many.
     #[error(transparent)]
     DataBad(#[from] BadVariables),
-    /// Name and password do not match, or too many were tried.
+    /// Name and password do not match.
     #[error("name and password do not match")]
     PasswordWrong,
-    /// No such access of this person: never was, is over, or was ended.
+    /// Too many passwords were tried from one place.
+    #[error("too many passwords were tried")]
+    TriesExhausted {
+        /// When it may be tried again.
+        until: Timestamp,
+    },
+    /// This person has no such access, and never had.
     #[error("no such access")]
     AccessUnknown,
+    /// The access was not used for too long, or the person has logged out.
+    #[error("the access is over")]
+    AccessOver,
     /// Something of this name is there already (administration).
     #[error("the name is taken")]
     NameTaken,

@@ -88,7 +88,7 @@ pub fn shown(value: &Value) -> String {
         Value::Null => "null".into(),
         Value::Bool(it) => it.to_string(),
         Value::Number(it) => match it.as_f64().filter(|_| it.is_f64()) {
-            Some(float) if float == 0.0 => "0".into(),
+            Some(0.0) => "0".into(),
             Some(float) if float.fract() == 0.0 && float.abs() < 1e21 => format!("{float:.0}"),
             _ => it.to_string(),
         },

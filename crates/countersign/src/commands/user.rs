@@ -4,7 +4,11 @@ use super::{Desk, about, address_of, tenant_named};
 use crate::cli;
 use crate::household::Household;
 use crate::no::No;
-use countersign_core::words::address::{Channel, Login};
+use crate::secrets;
+use countersign_core::nouns::tenant::Tenant;
+use countersign_core::verbs::Scope;
+use countersign_core::words::address::{Address, Channel, Login};
+use countersign_core::words::refusal::{Error, Refusal};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -14,16 +18,77 @@ struct Unlocked {
     cleared: usize,
 }
 
+#[derive(Serialize)]
+struct Done {
+    user: String,
+    tenant: String,
+    done: &'static str,
+}
+
+#[derive(Serialize)]
+struct Reset {
+    user: String,
+    tenant: String,
+    /// Whether there was a second factor.
+    reset: bool,
+}
+
 pub async fn run(desk: &Desk, home: &Household, command: cli::User) -> Result<(), No> {
-    let cli::User::Unlock { tenant, client_id, login, channel, address } = command;
-    let tenant = tenant_named(&home.core, &tenant).await?;
-    let address = address.map(|it| address_of(&tenant, &it)).transpose()?;
-    let login = Login::parse(&login).map_err(|why| No::usage(why.to_string()))?;
+    let core = &home.core;
+    let (cli::User::Unlock { tenant, login: name, .. }
+    | cli::User::Add { tenant, name, .. }
+    | cli::User::Password { tenant, name, .. }
+    | cli::User::Remove { tenant, name }
+    | cli::User::ResetMfa { tenant, name }) = &command;
+    let tenant = tenant_named(core, tenant).await?;
+    let login = Login::parse(name).map_err(|why| No::usage(why.to_string()))?;
+    let done = |done| Done { user: login.reveal().to_owned(), tenant: tenant.name.clone(), done };
+    match command {
+        cli::User::Unlock { client_id, channel, address, .. } => {
+            let address = address.map(|it| address_of(&tenant, &it)).transpose()?;
+            unlock(desk, home, &tenant, &client_id, &login, channel, address.as_ref()).await
+        }
+        cli::User::Add { password_file, language, .. } => {
+            let password = secrets::in_file(&password_file, "password")?;
+            core.create_account(tenant.id, login.clone(), password, &language).await.map_err(|why| of_user(&login, &tenant, why))?;
+            Ok(desk.say.result(&done("added"), |it| format!("{} can log in.", it.user))?)
+        }
+        cli::User::Password { password_file, .. } => {
+            let password = secrets::in_file(&password_file, "password")?;
+            core.change_password(tenant.id, &login, password).await.map_err(|why| of_user(&login, &tenant, why))?;
+            Ok(desk.say.result(&done("changed"), |it| format!("{} logs in with the new password from now on.", it.user))?)
+        }
+        cli::User::Remove { .. } => {
+            core.remove_account(tenant.id, &login).await.map_err(|why| of_user(&login, &tenant, why))?;
+            Ok(desk.say.result(&done("removed"), |it| format!("{} is removed.", it.user))?)
+        }
+        cli::User::ResetMfa { .. } => {
+            let standing = core.standing(tenant.id).await?.ok_or(Error::Refused(Refusal::Unknown("tenant")))?;
+            let reset = core.remove_second_factor(&Scope::of_tenant(standing), &login).await;
+            let reset = reset.map_err(|why| of_user(&login, &tenant, why))?;
+            let reset = Reset { user: login.reveal().to_owned(), tenant: tenant.name.clone(), reset };
+            Ok(desk.say.result(&reset, |it| match it.reset {
+                true => format!("{} has no second factor any more, and logs in with the password alone.", it.user),
+                false => format!("{} had no second factor.", it.user),
+            })?)
+        }
+    }
+}
+
+async fn unlock(
+    desk: &Desk,
+    home: &Household,
+    tenant: &Tenant,
+    client_id: &str,
+    login: &Login,
+    channel: Option<Channel>,
+    address: Option<&Address>,
+) -> Result<(), No> {
     let channels = channel.map_or_else(|| vec![Channel::Sms, Channel::Voice, Channel::Email, Channel::Totp], |it| vec![it]);
     let mut cleared = 0;
     for channel in &channels {
-        let to = address.as_ref();
-        cleared += home.core.unlock(tenant.id, &client_id, &login, *channel, to).await.map_err(|why| about("client", &client_id, why))?;
+        let counts = home.core.unlock(tenant.id, client_id, login, *channel, address).await;
+        cleared += counts.map_err(|why| about("client", client_id, why))?;
     }
     Ok(desk.say.result(&Unlocked { channels, cleared }, |it| {
         let names = it.channels.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
@@ -32,4 +97,17 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::User) -> Result<()
             _ => format!("No wrong code is counted any more ({names})."),
         }
     })?)
+}
+
+/// Says whose name it is. The core does not repeat what it was asked; a command can.
+fn of_user(login: &Login, tenant: &Tenant, why: Error) -> No {
+    let (name, tenant) = (login.reveal(), &tenant.name);
+    match &why {
+        Error::Refused(Refusal::UserUnknown) => No::refused(format!("{tenant} has no user {name}"))
+            .hint(format!("`countersign user add {name} --tenant {tenant}` makes one; people of a core behind us are not ours")),
+        Error::Refused(Refusal::NameTaken) => {
+            No::refused(format!("{tenant} has a user {name} already")).hint("`countersign user password` changes the password")
+        }
+        _ => why.into(),
+    }
 }

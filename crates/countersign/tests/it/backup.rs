@@ -5,12 +5,20 @@
 use crate::house::another;
 use crate::server::{Answer, Caller, Folder, Place, Running, Sink};
 use crate::tools::until;
+use countersign_core::nouns::event::What;
+use countersign_core::nouns::sign_in::{Finishes, SignIn};
 use countersign_core::nouns::totp;
+use countersign_core::nouns::user::{Access, AccessStage, Account, Realm, User};
 use countersign_core::ports::test::Script;
+use countersign_core::ports::{Change, Key, Listing, Outcome, Record, Step, Store};
+use countersign_core::words::address::{Fingerprint, Login};
 use countersign_core::words::archive::{self, Opening};
-use countersign_core::words::secret::MasterKey;
+use countersign_core::words::id::{AccessId, TenantId, UserId};
+use countersign_core::words::secret::{MasterKey, Sealed};
 use countersign_core::words::time::Timestamp;
+use countersign_store::{Options, Sqlite};
 use rusqlite::Connection;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -216,8 +224,7 @@ async fn invariant_2_wrong_codes_from_before_a_backup_count_after_its_restore() 
 }
 
 pub fn value_at(seed: &[u8], steps_from_now: u64) -> String {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
-    totp::hotp(seed, totp::step_at(Timestamp::from_millis(now.try_into().unwrap())) + steps_from_now)
+    totp::hotp(seed, totp::step_at(now()) + steps_from_now)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -251,6 +258,85 @@ async fn invariant_1_a_value_of_an_authenticator_that_was_taken_since_is_not_tak
     drop(server);
 }
 
+/// In 2100, when no test runs any more.
+const LATER: Timestamp = Timestamp::from_millis(4_102_444_800_000);
+
+/// Somebody who is logged in with two applications, and two sign-ins: one on its way, and one that is over.
+pub struct Halfway {
+    tenant: TenantId,
+    member: UserId,
+    on_its_way: Fingerprint,
+    over: Fingerprint,
+}
+
+impl Halfway {
+    /// Puts them into the tenant of `store`.
+    pub async fn put(store: &dyn Store) -> Self {
+        let tenant = store.list(Listing::TenantNamed("demo".into())).await.unwrap()[0].tenant;
+        let chance = Script::default();
+        let sealed: Sealed = kept_as(&"A".repeat(64));
+        let [on_its_way, over, named] = [1, 2, 3].map(|it| Fingerprint::from_bytes([it; 16]));
+        let sign_in = |of, over_at| {
+            let baggage = sealed.clone();
+            Record::SignIn(SignIn { of, user: named, purpose: Finishes::Login, challenge: None, baggage, over_at })
+        };
+        let access = |app: &str| Access {
+            id: AccessId::new(LATER, &chance),
+            app: app.into(),
+            mac: kept_as(&"0".repeat(64)),
+            created_at: LATER,
+            stage: AccessStage::Live { token: sealed.clone(), used_at: LATER },
+        };
+        let accesses = vec![access("notes"), access("diary")];
+        let account = Account { password: "$argon2id$".into(), language: "en".into(), profile: None, accesses };
+        let (id, login) = (UserId::new(LATER, &chance), Login::parse("member").unwrap());
+        let member = User { id, realm: Realm::Tenant, login, named, account: Some(account), created_at: LATER };
+        let change = Change::none().insert(Record::User(member)).insert(sign_in(on_its_way, LATER));
+        let change = change.insert(sign_in(over, Timestamp::from_millis(1)));
+        let put = store.decide(tenant, vec![], Box::new(move |_| Step::Write(change.clone()))).await;
+        assert_eq!(put.unwrap(), Outcome::Done);
+        Self { tenant, member: id, on_its_way, over }
+    }
+
+    /// Looks at what a restore has left of them. Gives how many each restore has put an end to, the last one first.
+    pub async fn left(&self, store: &dyn Store, by: Timestamp) -> Vec<u64> {
+        let at = async |key| store.find(self.tenant, key).await.unwrap().unwrap();
+        let Record::User(User { account: Some(account), .. }) = at(Key::User(self.member)).await.noun else { panic!("it has one") };
+        assert!(account.accesses.is_empty(), "nobody is logged in");
+        assert_eq!((account.password.as_str(), account.language.as_str()), ("$argon2id$", "en"), "all else is as it was");
+        let held = at(Key::SignIn(self.on_its_way)).await;
+        assert!(matches!(held.noun, Record::SignIn(it) if it.over_at <= by), "it is over");
+        let held = at(Key::SignIn(self.over)).await;
+        assert!(matches!(held.noun, Record::SignIn(it) if it.over_at == Timestamp::from_millis(1)) && held.version == 1, "it was");
+        // Retention finds it by the column, which is as new as the noun.
+        assert_eq!(store.sweep(self.tenant, Timestamp::from_millis(0), by).await.unwrap().removed, 2);
+        let restored = store.events(self.tenant, None, 100).await.unwrap().into_iter().filter_map(|it| match it.what {
+            What::Restored { sign_ins, .. } => Some(sign_ins),
+            _ => None,
+        });
+        restored.collect()
+    }
+}
+
+/// A value of which only the form matters here.
+fn kept_as<T: DeserializeOwned>(text: &str) -> T {
+    serde_json::from_value(json!(text)).unwrap()
+}
+
+pub fn now() -> Timestamp {
+    Timestamp::from_millis(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis().try_into().unwrap())
+}
+
+#[tokio::test]
+async fn invariant_1_no_sign_in_goes_on_and_nobody_is_logged_in_after_a_restore() {
+    let place = Place::new("backup-sign-ins", NOBODY);
+    let open = || Sqlite::open(&place.folder.path().join("countersign.db"), Options::default()).unwrap();
+    let halfway = Halfway::put(&open()).await;
+    place.command(&["backup", "house.backup"]);
+    place.command(&["restore", "house.backup", "--force"]);
+    assert_eq!(halfway.left(&open(), now()).await, [3]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariant_5_a_message_that_waited_in_a_backup_is_not_sent_again() {
     let sink = Sink::start().await;
@@ -281,7 +367,7 @@ fn a_backup_is_for_its_owner_only_and_takes_no_place_unless_it_is_told_to() {
     let file = place.folder.path().join("house.backup");
     let written = fs::read(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!((&told["bytes"], &told["tenants"], &told["schema"]), (&json!(written.len()), &json!(1), &json!(3)), "{told}");
+    assert_eq!((&told["bytes"], &told["tenants"], &told["schema"]), (&json!(written.len()), &json!(1), &json!(4)), "{told}");
     assert_eq!(names(place.folder.path()), sorted([&before[..], &["house.backup".to_owned()]].concat()), "nothing else is left");
     let text = String::from_utf8_lossy(&written);
     assert!(text.starts_with("countersign-backup 1\n{") && !text.contains("SQLite") && !text.contains("Demo"));
@@ -380,7 +466,7 @@ fn a_newer_schema_another_database_and_other_keys_are_refused_by_restore() {
     place.command(&["backup", "house.backup"]);
     let there = elsewhere(&place, "backup-newer-there");
     for (change, words) in [
-        ("INSERT INTO migrations VALUES (99, x'00')", &["schema version 99", "versions up to 3", "made by version 0."][..]),
+        ("INSERT INTO migrations VALUES (99, x'00')", &["schema version 99", "versions up to 4", "made by version 0."][..]),
         ("PRAGMA application_id = 7", &["no database of Countersign"]),
         ("UPDATE tenants SET body = json_set(body, '$.keys', json('[]'))", &["does not open 1 of 1 tenants: demo"]),
         (

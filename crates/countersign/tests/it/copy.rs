@@ -1,11 +1,12 @@
 //! Moving a house from one engine to the other: nothing is lost or changed on the way, whatever ends it can be gone on with, and nobody
 //! serves half a house.
 
-use crate::backup::{accepted, error_of, json_of, opened, refused, run, stop, told, value_at};
+use crate::backup::{Halfway, accepted, error_of, json_of, opened, refused, run, stop, told, value_at};
 use crate::house::another;
 use crate::postgres::Database;
 use crate::server::{Caller, Place, Running, Sink};
 use crate::tools::until;
+use countersign_store::{Options, Sqlite};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use std::time::Duration;
 const NOBODY: &str = "http://127.0.0.1:9/";
 
 /// Tables and their columns, in words of the test's own: what is copied must not be looked at through what copies.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 11] = [
     ("tenants", "version, name"),
     ("clients", "version, client_id"),
     ("users", "version, named"),
@@ -26,6 +27,7 @@ const TABLES: [(&str, &str); 10] = [
     ("challenges", "version"),
     ("deliveries", "version, due_at"),
     ("limits", "version, over_at"),
+    ("sign_ins", "version, over_at"),
     ("providers", "version, name"),
     ("templates", "version, called"),
     ("events", ""),
@@ -178,14 +180,16 @@ async fn a_house_goes_on_in_the_other_engine_where_it_was_left_and_back_again() 
     let taken = |number: &str| sink.taken.lock().unwrap().get(number).map_or(0, Vec::len);
     assert_eq!(taken(waiting), 0, "it was sent before the house was moved");
 
-    let before = in_file(&place.folder.path().join("countersign.db"));
+    let file = place.folder.path().join("countersign.db");
+    Halfway::put(&Sqlite::open(&file, Options::default()).unwrap()).await;
+    let before = in_file(&file);
     assert!(before.iter().all(|(_, rows)| !rows.is_empty()), "the house has something of everything: {before:#?}");
     let url = database.url();
     let report = json_of(&place, &["copy", "--to", &url]);
     assert_eq!((&report["finished"], &report["tenants"], &report["resumed"]), (&json!(true), &json!(3), &json!(false)), "{report}");
     assert_eq!(report["carried"], count(&before), "{report}");
     assert_eq!(in_database(&database), before);
-    assert_eq!(in_file(&place.folder.path().join("countersign.db")), before, "the source is as it was");
+    assert_eq!(in_file(&file), before, "the source is as it was");
     let borns = database.sql("SELECT count(DISTINCT born) = count(*) AND min(version) >= 1 FROM challenges");
     assert_eq!(borns, "t", "each row has a birth of its own");
 
@@ -441,7 +445,8 @@ fn a_copy_is_made_with_the_key_that_opens_it_and_by_a_program_that_knows_its_sha
     assert!(!key.exists() && !place.folder.path().join("new.db").exists());
     std::fs::write(&key, right).unwrap();
     let database = Connection::open(place.folder.path().join("countersign.db")).unwrap();
-    database.execute_batch("DROP TABLE turns; DROP TABLE marks; DROP TABLE configuration; DELETE FROM migrations WHERE step > 1").unwrap();
+    let since = ["turns", "marks", "configuration", "sign_ins"].map(|it| format!("DROP TABLE {it};")).concat();
+    database.execute_batch(&format!("{since} DELETE FROM migrations WHERE step > 1")).unwrap();
     drop(database);
     refused(&place, &arguments("countersign.db", "new.db"), 1, &["schema version 1", "countersign tenant list"]);
     place.command(&["tenant", "list"]);

@@ -3,11 +3,13 @@
 //!
 //! Invariants 1, 2, 3 and 5. The same for the embedded engine is in [`crate::backup`].
 
-use crate::backup::{accepted, error_of, json_of, opened, refused, stop, value_at};
+use crate::backup::{Halfway, accepted, error_of, json_of, now, opened, refused, stop, value_at};
 use crate::house::another;
 use crate::postgres::Database;
 use crate::server::{Caller, Place, Sink};
 use crate::tools::until;
+use countersign_core::words::secret::Secret;
+use countersign_store::postgres::{self, Postgres};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -100,6 +102,21 @@ async fn no_code_value_or_message_from_before_counts_after_a_database_went_back_
     assert_eq!(error_of(&caller.answer(&guessed, &another(&code)).await), Some("10008"));
     assert_eq!(error_of(&caller.answer(&guessed, &another(&code)).await), Some("10026"), "it is the third in a row");
     stop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sign_in_goes_on_and_nobody_is_logged_in_after_a_database_went_back_in_time() {
+    let Some(database) = Database::new("in_place::sign_ins") else { return };
+    let place = Place::on("in-place-sign-ins", "http://127.0.0.1:9/", 1, &database.url());
+    let open = async || Postgres::open(&postgres::Options::new(Secret::new(database.url()))).await.expect("it opens");
+    let store = open().await;
+    let halfway = Halfway::put(&store).await;
+    store.close().await;
+    place.command(&["restore", "--in-place"]);
+    place.command(&["restore", "--in-place"]);
+    let store = open().await;
+    assert_eq!(halfway.left(&store, now()).await, [0, 3], "what is ended is ended once");
+    store.close().await;
 }
 
 /// When the tenants were told, in whole seconds.

@@ -16,6 +16,8 @@ use countersign_core::words::secret::{MasterKey, Secret};
 use countersign_core::words::time::Timestamp;
 use countersign_core::words::wording::Wording;
 use countersign_core::{Core, Neighbours};
+use countersign_providers::egress::{Egress, EgressSettings};
+use countersign_providers::outbound::Upstream;
 use countersign_providers::pen::Quill;
 use countersign_store::{Options, Sqlite};
 use countersign_web::{BODY_LIMIT, House, Readiness, router};
@@ -161,6 +163,7 @@ impl World {
             inbox: None,
             metrics: Arc::new(String::new),
             readiness: Readiness::default(),
+            outbound: Arc::new(Upstream::new(Egress::new(EgressSettings::default()).expect("good settings"))),
         });
         Self { core, clock, chance, told, demo, doors: router(house.clone()), house, _folder: folder }
     }

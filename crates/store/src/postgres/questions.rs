@@ -116,6 +116,10 @@ impl Desk {
             let given: [Given<'_>; 3] = [(&tenant, Type::UUID), (&uuid(&floor), Type::UUID), (&room, Type::INT8)];
             removed += self.execute(&text, &given).await?.cast_signed();
         }
+        let text = "DELETE FROM sign_ins WHERE tenant = $1 AND over_at <= $2 AND id IN (SELECT id FROM sign_ins \
+                    WHERE tenant = $1 AND over_at <= $2 ORDER BY over_at LIMIT $3 FOR UPDATE SKIP LOCKED)";
+        let given: [Given<'_>; 3] = [(&tenant, Type::UUID), (&now.as_millis(), Type::INT8), (&(STEP - removed), Type::INT8)];
+        removed += self.execute(text, &given).await?.cast_signed();
         let room = STEP - removed;
         if room <= 0 {
             return Ok((Swept { removed: removed.unsigned_abs(), more: true }, after));

@@ -111,7 +111,7 @@ impl Revival {
         self.0.ask(async |line| Ok(line.execute_typed("DELETE FROM marks WHERE name = $1", &[(&name, Type::TEXT)]).await?)).map(drop)
     }
 
-    /// Shows every record of which a part lasts only for minutes to the rule. Writes what it says with `chance`, and nothing without.
+    /// Shows every record that may be ended, or a part of it, to the rule. Writes what it says with `chance`, and nothing without.
     fn walk(&mut self, now: Timestamp, chance: Option<&dyn Chance>, going: &Going) -> Result<Option<Revived>, LedgerError> {
         let roughly = self.0.roughly()?;
         let mut seen = 0;
@@ -122,7 +122,7 @@ impl Revival {
             // A clock that stands before the newest event is wrong; values that were shown by then are gone at least.
             let now = made_at.map_or(now, |it| now.max(it));
             let mut ended = Ended::default();
-            for shelf in [Shelf::Challenges, Shelf::Deliveries, Shelf::Factors] {
+            for shelf in [Shelf::Users, Shelf::Factors, Shelf::Challenges, Shelf::Deliveries, Shelf::SignIns] {
                 let mut last = Some([0; 16]);
                 while let Some(id) = last {
                     let page;
@@ -141,6 +141,7 @@ impl Revival {
             all.ended.challenges += ended.challenges;
             all.ended.deliveries += ended.deliveries;
             all.ended.authenticators += ended.authenticators;
+            all.ended.sign_ins += ended.sign_ins;
             after = tenant;
         }
         Ok(Some(all))

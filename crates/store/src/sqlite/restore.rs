@@ -64,7 +64,7 @@ impl Candidate {
     }
 
     /// Brings it into the shape that this program knows, and ends what a backup made at `made_at` may not bring back at `now`; notes it
-    /// in the audit trail of every tenant. Gives the tenants, and what was ended. Blocks for as long as it takes to read three tables.
+    /// in the audit trail of every tenant. Gives the tenants, and what was ended. Blocks for as long as it takes to read five tables.
     ///
     /// # Errors
     /// What is damaged or full. The file is of no use then.
@@ -82,8 +82,8 @@ impl Candidate {
         let mut writes = Writes::prepare(&self.connection)?;
         let tenants = tenants(&self.connection)?;
         let mut ended: BTreeMap<TenantId, Ended> = tenants.iter().map(|it| (it.id, Ended::default())).collect();
-        // Every noun of which a part lasts only for minutes.
-        for shelf in [Shelf::Challenges, Shelf::Deliveries, Shelf::Factors] {
+        // Every noun that the rule may end, or a part of it.
+        for shelf in [Shelf::Users, Shelf::Factors, Shelf::Challenges, Shelf::Deliveries, Shelf::SignIns] {
             walk(&self.connection, shelf, going, |tenant, shown, record| {
                 let Some(record) = restored(record, now, ended.entry(tenant).or_default()) else { return Ok(()) };
                 if writes.replace(shown, &record)? { Ok(()) } else { Err(Trouble::Damaged(format!("a row of {}", shelf.table()))) }
@@ -95,6 +95,7 @@ impl Candidate {
             all.challenges += ended.challenges;
             all.deliveries += ended.deliveries;
             all.authenticators += ended.authenticators;
+            all.sign_ins += ended.sign_ins;
         }
         writes.flush()?;
         drop(writes);

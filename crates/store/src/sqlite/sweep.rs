@@ -6,7 +6,7 @@
 use super::rows::Trouble;
 use countersign_core::words::id::{ChallengeId, DeliveryId, EventId, TenantId};
 use countersign_core::words::time::Timestamp;
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, Statement, ToSql};
 
 /// Rows that one step removes: about a millisecond of the writer.
 pub(super) const STEP: usize = 500;
@@ -22,11 +22,12 @@ pub(super) struct Removals {
     deliveries: Vec<[u8; 16]>,
     events: Vec<[u8; 16]>,
     limits: Vec<[u8; 16]>,
+    sign_ins: Vec<[u8; 16]>,
 }
 
 impl Removals {
     pub(super) fn len(&self) -> usize {
-        self.challenges.len() + self.deliveries.len() + self.events.len() + self.limits.len()
+        self.challenges.len() + self.deliveries.len() + self.events.len() + self.limits.len() + self.sign_ins.len()
     }
 }
 
@@ -49,17 +50,19 @@ pub(super) fn look(
     after: Option<[u8; 16]>,
 ) -> Result<Found, Trouble> {
     let mut removals = Removals { tenant: Some(tenant), now: now.as_millis(), ..Removals::default() };
-    let older = |sql: &str, floor: &[u8; 16], room: usize| -> Result<Vec<[u8; 16]>, Trouble> {
+    let first = |sql: &str, bound: &dyn ToSql, room: usize| -> Result<Vec<[u8; 16]>, Trouble> {
         let mut statement = connection.prepare_cached(sql)?;
-        let ids = statement.query_map((tenant.as_bytes(), floor, room as i64), |row| row.get(0))?;
+        let ids = statement.query_map((tenant.as_bytes(), bound, room as i64), |row| row.get(0))?;
         Ok(ids.collect::<rusqlite::Result<_>>()?)
     };
     let sql = "SELECT id FROM challenges WHERE tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
-    removals.challenges = older(sql, ChallengeId::floor(before).as_bytes(), STEP)?;
+    removals.challenges = first(sql, ChallengeId::floor(before).as_bytes(), STEP)?;
     let sql = "SELECT id FROM deliveries WHERE tenant = ?1 AND id < ?2 AND due_at IS NULL ORDER BY id LIMIT ?3";
-    removals.deliveries = older(sql, DeliveryId::floor(before).as_bytes(), STEP - removals.len())?;
+    removals.deliveries = first(sql, DeliveryId::floor(before).as_bytes(), STEP - removals.len())?;
     let sql = "SELECT id FROM events WHERE tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
-    removals.events = older(sql, EventId::floor(before).as_bytes(), STEP - removals.len())?;
+    removals.events = first(sql, EventId::floor(before).as_bytes(), STEP - removals.len())?;
+    let sql = "SELECT id FROM sign_ins WHERE tenant = ?1 AND over_at <= ?2 ORDER BY over_at LIMIT ?3";
+    removals.sign_ins = first(sql, &removals.now, STEP - removals.len())?;
     let room = STEP - removals.len();
     if room == 0 {
         return Ok(Found { removals, more: true, limits_after: after });
@@ -89,6 +92,7 @@ pub(super) struct Removing<'c> {
     deliveries: Statement<'c>,
     events: Statement<'c>,
     limits: Statement<'c>,
+    sign_ins: Statement<'c>,
 }
 
 impl<'c> Removing<'c> {
@@ -97,8 +101,9 @@ impl<'c> Removing<'c> {
             challenges: connection.prepare("DELETE FROM challenges WHERE tenant = ?1 AND id = ?2")?,
             deliveries: connection.prepare("DELETE FROM deliveries WHERE tenant = ?1 AND id = ?2 AND due_at IS NULL")?,
             events: connection.prepare("DELETE FROM events WHERE tenant = ?1 AND id = ?2")?,
-            // Since it was found, the limit may have begun anew.
+            // Since they were found, both may have begun anew.
             limits: connection.prepare("DELETE FROM limits WHERE tenant = ?1 AND id = ?2 AND over_at <= ?3")?,
+            sign_ins: connection.prepare("DELETE FROM sign_ins WHERE tenant = ?1 AND id = ?2 AND over_at <= ?3")?,
         })
     }
 
@@ -116,8 +121,10 @@ impl<'c> Removing<'c> {
                 removed += statement.execute((tenant.as_bytes(), id))?;
             }
         }
-        for id in &removals.limits {
-            removed += self.limits.execute((tenant.as_bytes(), id, removals.now))?;
+        for (statement, ids) in [(&mut self.limits, &removals.limits), (&mut self.sign_ins, &removals.sign_ins)] {
+            for id in ids {
+                removed += statement.execute((tenant.as_bytes(), id, removals.now))?;
+            }
         }
         Ok(removed as u64)
     }

@@ -6,7 +6,7 @@
 mod page;
 
 use crate::Hall;
-use crate::entrance::no_such_door;
+use crate::entrance::nothing_here;
 use crate::moment;
 use crate::problem::Problem;
 use askama::Template as _;
@@ -92,7 +92,7 @@ impl FromRequestParts<Arc<Hall>> for Open {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hall: &Arc<Hall>) -> Result<Self, Problem> {
-        let Some(inbox) = &hall.house.inbox else { return Err(no_such_door(parts.uri.clone()).await) };
+        let Some(inbox) = &hall.house.inbox else { return Err(nothing_here(&parts.uri)) };
         if !is_ours(parts, &hall.house.base_url) {
             let why = "The inbox is shown under localhost and under server.public_url, not under other names";
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "", why));
@@ -180,7 +180,7 @@ async fn letter(Open(inbox): Open, id: Result<Path<String>, PathRejection>, uri:
     let found = inbox.newest().into_iter().find(|it| Some(it.id) == id);
     match found.and_then(|it| it.message.html.clone()) {
         Some(html) => file("text/html; charset=utf-8", LETTER_POLICY, html),
-        None => no_such_door(uri).await.into_response(),
+        None => nothing_here(&uri).into_response(),
     }
 }
 

@@ -142,7 +142,7 @@ async fn invariant_5_a_slow_commit_makes_no_attempt_outlive_its_lease() {
     house.provider("second", away());
     disk.is_slow.store(true, Ordering::SeqCst);
     let began = tokio::time::Instant::now();
-    assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Queued);
+    assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Postponed);
     // Of the lease of 20 s the commit took 6 and the margin takes 2; the first of two legs has half of the rest.
     assert_eq!(began.elapsed().as_secs_f32().round(), 6.0);
 }

@@ -67,7 +67,7 @@ async fn settings_out_of_range_are_refused_with_their_range() {
     let change =
         |policy: Policy| house.core.change_tenant(house.tenant.id, TenantChange { policy: Some(policy), ..TenantChange::default() });
     for (policy, names) in [
-        (Policy { code_length: 5, ..Policy::default() }, "code_length"),
+        (Policy { code_length: 3, ..Policy::default() }, "code_length"),
         (Policy { code_lifetime_s: 601, ..Policy::default() }, "code_lifetime_s"),
         (Policy { attempts_in_a_row: 101, ..Policy::default() }, "attempts_in_a_row"),
         (Policy { region: Some("us".into()), ..Policy::default() }, "region"),

@@ -108,11 +108,11 @@ async fn an_address_that_does_not_exist_is_not_tried_elsewhere() {
 }
 
 #[tokio::test]
-async fn when_all_are_away_the_answer_says_queued() {
+async fn when_all_are_away_the_answer_says_postponed() {
     let house = House::new().await;
     house.provider("first", away());
     house.provider("second", away());
-    assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Queued);
+    assert_eq!(house.ask("jdoe", "+918212345212").await.unwrap().sent, Sent::Postponed);
 }
 
 #[tokio::test]

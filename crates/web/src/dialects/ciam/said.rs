@@ -94,9 +94,13 @@ pub(super) fn refusal(it: &Refusal, asked: Asked) -> Problem {
         Refusal::TooManyDevices { most } => (BAD, "10014", format!("A user can have no more than {most} devices").into()),
         Refusal::NoVerdict => (OURS, "10015", "The OTP could not be checked at present, please try again shortly".into()),
         // What only other dialects can meet.
-        Refusal::SignInUnknown | Refusal::AccessUnknown => (BAD, "10007", "Invalid authId, please request a new OTP".into()),
+        Refusal::SignInUnknown | Refusal::AccessUnknown | Refusal::AccessOver => {
+            (BAD, "10007", "Invalid authId, please request a new OTP".into())
+        }
         Refusal::DataBad(why) => (BAD, "10005", why.to_string().into()),
-        Refusal::PasswordWrong => (StatusCode::UNAUTHORIZED, "10002", "Name and password do not match".into()),
+        Refusal::PasswordWrong | Refusal::TriesExhausted { .. } => {
+            (StatusCode::UNAUTHORIZED, "10002", "Name and password do not match".into())
+        }
         // What only administration can meet. None of it is said here, and it has words all the same.
         Refusal::NameTaken => (BAD, "10010", "The name is taken".into()),
         Refusal::Unknown(_) => (MISSING, "10005", "There is no such thing".into()),

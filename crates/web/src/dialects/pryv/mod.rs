@@ -1,5 +1,192 @@
-//! The dialect of Pryv.io's multi-factor authentication (`docs/pryv.md`).
+//! The dialect of Pryv.io's multi-factor authentication (`docs/pryv.md`), in both of its generations and in two ways to stand: in front of
+//! a core, of which log-ins and profiles are asked, or alone with people in our own directory.
+//!
+//! [`place`] finds tenant and person, [`mfa`] and [`login`] have the methods, [`upstream`] and [`own`] the two ways to stand, and [`said`]
+//! the words of the answers.
 
+mod login;
+mod mfa;
+mod own;
+mod place;
+mod said;
+mod service;
 mod settings;
+mod upstream;
 
+pub(crate) use place::Doors;
 pub use settings::{DIALECT, Generation, Settings};
+
+use crate::Hall;
+use crate::body;
+use crate::entrance::Caller;
+use crate::problem::Problem;
+use axum::Router;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any};
+use place::At;
+use said::No;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The most bytes that a request may bring along (contract §1).
+const BODY_MOST: usize = 100 * 1024;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Login,
+    Logout,
+    Activate,
+    Confirm,
+    Challenge,
+    Verify,
+    Deactivate,
+    Recover,
+    Profile,
+    AccessInfo,
+    ServiceInfo,
+    Server,
+    Nothing,
+}
+
+/// A request of this dialect, read.
+struct Asked {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    /// Where the caller is, for counting tries.
+    from: String,
+    /// The body, when it is labelled JSON; an empty object else.
+    raw: Vec<u8>,
+    body: Value,
+}
+
+/// All doors. Each stands twice: with the person in the path, and with the person in the host.
+pub(crate) fn doors() -> Router<Arc<Hall>> {
+    use What::{
+        AccessInfo, Activate, Challenge, Confirm, Deactivate, Login, Logout, Nothing, Profile, Recover, Server, ServiceInfo, Verify,
+    };
+    let methods = [
+        ("/auth/login", Login),
+        // The path at which the service itself listens behind its proxy.
+        ("/login", Login),
+        ("/auth/logout", Logout),
+        ("/mfa/activate", Activate),
+        ("/mfa/confirm", Confirm),
+        ("/mfa/challenge", Challenge),
+        ("/mfa/verify", Verify),
+        ("/mfa/deactivate", Deactivate),
+        ("/mfa/recover", Recover),
+        ("/profile/private", Profile),
+        ("/access-info", AccessInfo),
+        ("/service/info", ServiceInfo),
+        ("/service/infos", ServiceInfo),
+        ("/auth/{*rest}", Nothing),
+        ("/mfa/{*rest}", Nothing),
+    ];
+    let both = methods
+        .into_iter()
+        .fold(Router::new(), |router, (path, what)| router.route(path, door(what)).route(&format!("/{{username}}{path}"), door(what)));
+    both.route("/reg/service/info", door(ServiceInfo))
+        .route("/reg/{username}/server", door(Server))
+        .route("/{username}/server", door(Server))
+}
+
+fn door(what: What) -> MethodRouter<Arc<Hall>> {
+    any(async move |State(hall): State<Arc<Hall>>, params: RawPathParams, request: Request| {
+        let username = params.iter().find(|(name, _)| *name == "username").map(|(_, value)| value.to_owned());
+        serve(&hall, what, username.as_deref(), request).await
+    })
+}
+
+/// Whether a path is one of this dialect's, for what goes wrong before a door is found.
+pub(crate) fn is_door(path: &str) -> bool {
+    let mut segments = path.trim_start_matches('/').splitn(3, '/');
+    let first = segments.next().unwrap_or_default();
+    let of_ours = |it: &str| ["auth", "mfa", "login", "profile", "access-info", "service", "server"].contains(&it);
+    of_ours(first) || first == "reg" || segments.next().is_some_and(of_ours)
+}
+
+/// The answer where no door is; nothing when no tenant speaks this dialect at the host that was asked.
+pub(crate) async fn no_such_door(hall: &Hall, request: Request) -> Option<Response> {
+    let at = place::find(hall, request.uri(), request.headers(), None).await.ok().flatten()?;
+    let mut response = match *request.method() {
+        Method::OPTIONS => "OK".into_response(),
+        _ => No::unknown_resource("Unknown resource ").said(Some(&at), hall.house.core.now()),
+    };
+    said::cors(request.headers(), Some(&at.settings.api_version), &mut response);
+    Some(response)
+}
+
+/// An error of the transport, in the words of this dialect.
+pub(crate) fn envelope(problem: &Problem) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&serde_json::json!({ "error": { "id": "unexpected-error", "message": problem.message } }))
+}
+
+async fn serve(hall: &Hall, what: What, username: Option<&str>, request: Request) -> Response {
+    let headers = request.headers().clone();
+    let found = place::find(hall, request.uri(), &headers, username).await;
+    let (at, answered) = match found {
+        Ok(Some(at)) if request.method() == Method::OPTIONS => (Some(at), Ok("OK".into_response())),
+        Ok(Some(at)) => {
+            let answered = answer(hall, &at, what, request).await;
+            (Some(at), answered)
+        }
+        Ok(None) => return crate::entrance::nothing_here(request.uri()).into_response(),
+        Err(no) => (None, Err(no)),
+    };
+    let mut response = answered.unwrap_or_else(|no| no.said(at.as_ref(), hall.house.core.now()));
+    said::cors(&headers, at.as_ref().map(|it| it.settings.api_version.as_str()), &mut response);
+    response
+}
+
+async fn answer(hall: &Hall, at: &At, what: What, request: Request) -> Result<Response, No> {
+    let asked = read(hall, at, request).await?;
+    match (what, asked.method.as_str()) {
+        (What::Login, "POST") => login::login(hall, at, &asked).await,
+        (What::Logout, "POST") => login::logout(hall, at, &asked).await,
+        (What::AccessInfo, "GET") => login::access_info(hall, at, &asked).await,
+        (What::Profile, "GET") => login::profile(hall, at, &asked).await,
+        (What::Profile, "PUT") => login::put_profile(hall, at, &asked).await,
+        (What::Activate, "POST") => mfa::activate(hall, at, &asked).await,
+        (What::Confirm, "POST") => mfa::confirm(hall, at, &asked).await,
+        (What::Challenge, "POST") => mfa::challenge(hall, at, &asked).await,
+        (What::Verify, "POST") => mfa::verify(hall, at, &asked).await,
+        (What::Deactivate, "POST") => mfa::deactivate(hall, at, &asked).await,
+        (What::Recover, "POST") => mfa::recover(hall, at, &asked).await,
+        (What::ServiceInfo, "GET") => service::info(hall, at, &asked).await,
+        (What::Server, "POST" | "GET") => service::server(hall, at).await,
+        _ => Err(No::unknown_resource("Unknown resource ")),
+    }
+}
+
+/// Reads the body. What is not labelled JSON counts as an empty object (contract §1).
+async fn read(hall: &Hall, at: &At, request: Request) -> Result<Asked, No> {
+    let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+    let from = request.extensions().get::<Caller>().map(|it| it.0.to_string()).unwrap_or_default();
+    let kind = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let is_json = kind.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"));
+    let brought = body::of_stranger(hall, request, BODY_MOST).await.map_err(|problem| match problem.status {
+        StatusCode::PAYLOAD_TOO_LARGE => No::new(problem.status, "unexpected-error", "request entity too large"),
+        StatusCode::SERVICE_UNAVAILABLE => No::unavailable(problem.retry_after.unwrap_or_default()),
+        status => No::new(status, "unexpected-error", problem.message),
+    })?;
+    let mut raw = brought.bytes().trim_ascii().to_vec();
+    if !is_json || raw.is_empty() {
+        raw = b"{}".to_vec();
+    }
+    let body: Value =
+        serde_json::from_slice(&raw).ok().filter(|it: &Value| it.is_object() || it.is_array()).ok_or_else(|| match at.generation {
+            Generation::V1 | Generation::ByClient => No::bad("unexpected-error", "The body is not valid JSON."),
+            Generation::V2 => No::bad("invalid-request-structure", "The body is not valid JSON."),
+        })?;
+    Ok(Asked { method, uri, headers, from, raw, body })
+}
+
+/// The host that was asked, as it was sent.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST).and_then(|it| it.to_str().ok())
+}

@@ -1,0 +1,76 @@
+//! What clients ask before they log in (contract §8).
+
+use super::login::as_heard;
+use super::own::{self, person};
+use super::place::At;
+use super::said::{self, No};
+use super::upstream::Upstream;
+use super::{Asked, host};
+use crate::Hall;
+use axum::http::StatusCode;
+use axum::response::Response;
+use countersign_core::words::refusal::{Error, Refusal};
+use serde_json::{Value, json};
+
+/// `GET service/info`: where everything is. In front of a core it is the core's word, unless the tenant has its own.
+pub(super) async fn info(hall: &Hall, at: &At, asked: &Asked) -> Result<Response, No> {
+    if let Some(url) = &at.settings.core_url
+        && !at.settings.service.contains_key("name")
+    {
+        let username = at.username.as_ref().map_or("reg", |it| it.text.as_str());
+        let upstream = Upstream { hall, url, username };
+        let handed = host(&asked.headers).map(|host| ("host", host.to_owned())).into_iter().collect();
+        return Ok(as_heard(upstream.ask("GET", "service/info", None, handed, Vec::new()).await?));
+    }
+    let base = hall.house.base_url.as_str().trim_end_matches('/');
+    let (register, access) = match &at.settings.domain {
+        Some(domain) => {
+            let port = hall.house.base_url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let scheme = hall.house.base_url.scheme();
+            (format!("{scheme}://reg.{domain}{port}/"), format!("{scheme}://access.{domain}{port}/access/"))
+        }
+        None => (format!("{base}/reg/"), format!("{base}/reg/access/")),
+    };
+    let mut info = json!({
+        "name": at.scope.tenant.tenant.display_name,
+        "register": register,
+        "access": access,
+        "api": own::api(&hall.house.base_url, &at.settings),
+        "home": base,
+        "support": base,
+        "terms": base,
+        "serial": "2019061301",
+        "version": at.settings.api_version,
+    });
+    for (name, value) in &at.settings.service {
+        info[name] = value.clone();
+    }
+    info["meta"] = said::meta(at, hall.house.core.now());
+    Ok(said::answer(StatusCode::OK, &info))
+}
+
+/// `POST {register}{username}/server`: whether there is such a person, and on which host.
+pub(super) async fn server(hall: &Hall, at: &At) -> Result<Response, No> {
+    let username = person(at)?;
+    let api = own::api_endpoint(&hall.house.base_url, &at.settings, &username.text, None);
+    let host = api.split("//").nth(1).and_then(|it| it.split('/').next()).unwrap_or_default();
+    let found = match &at.settings.core_url {
+        // Whom the core knows, it says itself when it is asked.
+        Some(_) => Ok(()),
+        None => hall.house.core.second_factor(&at.scope, &username.login).await.map(drop),
+    };
+    match found {
+        Ok(()) => Ok(said::answer(StatusCode::OK, &json!({ "server": host, "alias": api }))),
+        Err(Error::Refused(Refusal::UserUnknown)) => Ok(said::answer(StatusCode::NOT_FOUND, &unknown(at))),
+        Err(other) => Err(No::of(other, at.generation)),
+    }
+}
+
+fn unknown(at: &At) -> Value {
+    match at.generation {
+        super::Generation::V1 | super::Generation::ByClient => {
+            json!({ "id": "UNKNOWN_USER_NAME", "message": "Unknown username", "detail": "", "errors": [] })
+        }
+        super::Generation::V2 => json!({ "error": { "id": "unknown-user", "message": "Unknown username" } }),
+    }
+}
