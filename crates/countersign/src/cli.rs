@@ -395,11 +395,11 @@ pub enum User {
     Unlock {
         /// Which tenant
         tenant: String,
-        /// The client_id of the application that knows the person
+        /// The client_id of the application that knows the person; - for a person of the tenant itself, as with Pryv.io
         client_id: String,
         /// What the application calls the person
         login: String,
-        /// sms, voice, email or totp; all of them when absent
+        /// sms, voice, email, external or totp; all of them when absent
         #[arg(long, value_parser = any_channel)]
         channel: Option<Channel>,
         /// Clear the wrong codes of this number or address as well, which are counted by themselves
@@ -689,7 +689,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 fn any_channel(text: &str) -> Result<Channel, String> {
-    Channel::parse(text).ok_or_else(|| "use sms, voice, email or totp".to_owned())
+    Channel::parse(text).ok_or_else(|| "use sms, voice, email, external or totp".to_owned())
 }
 
 #[cfg(test)]

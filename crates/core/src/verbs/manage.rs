@@ -428,23 +428,23 @@ impl Core {
         self.listed(Listing::Templates(tenant), |it| if let Record::Template(it) = it { Some(it) } else { None }).await
     }
 
-    /// Clears a person's wrong codes for one kind of factor, and those of an address where one is given (invariant 2). Gives how many
-    /// counts there were.
+    /// Clears a person's wrong codes for one kind of factor, and those of an address where one is given (invariant 2). The person is one
+    /// of a client, or of the tenant itself where none is named. Gives how many counts there were.
     ///
     /// # Errors
     /// Refusals: `Unknown` (the client).
     pub async fn unlock(
         &self,
         tenant: TenantId,
-        client_id: &str,
+        client_id: Option<&str>,
         login: &Login,
         channel: Channel,
         address: Option<&Address>,
     ) -> Result<usize, Error> {
-        let id = self.client_of(tenant, client_id).await?.id;
+        let realm = self.realm_of(tenant, client_id).await?;
         let standing = self.standing(tenant).await?.ok_or(Refusal::Unknown("tenant"))?;
-        let of_person = failures_of(&standing.keys, Realm::Client(id), login, channel);
-        let of_address = address.map(|to| failures_of_address(&standing.keys, Realm::Client(id), to));
+        let of_person = failures_of(&standing.keys, realm, login, channel);
+        let of_address = address.map(|to| failures_of_address(&standing.keys, realm, to));
         let counts: Vec<_> = of_address.into_iter().chain([of_person]).collect();
         let first = counts.iter().copied().map(Key::Limit).collect();
         let event = self.event(self.now(), What::Unlocked { channel });

@@ -17,11 +17,13 @@ use countersign_core::Core;
 use countersign_core::nouns::provider::ProviderSettings;
 use countersign_core::nouns::route::{Route, legs};
 use countersign_core::nouns::tenant::Tenant;
+use countersign_core::ports::Call;
 use countersign_core::ports::Clock;
 use countersign_core::verbs::rotate::OpenedBy;
 use countersign_core::words::address::Channel;
 use countersign_core::words::time::Timestamp;
 use countersign_store::{Postgres, Sqlite};
+use countersign_web::pryv;
 use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -189,6 +191,7 @@ async fn look_at_house(config: &Config, command: &cli::Doctor, report: &mut Repo
     match tenants(&home.core, command.tenant.as_deref()).await {
         Ok(all) => {
             look_at_tenants(&home.core, &all, report).await;
+            look_at_cores(&home, &all, report).await;
             if let (Some(to), Some(channel), [tenant]) = (&command.send, command.channel, &all[..]) {
                 send(&home.core, tenant, channel, to, report).await;
             }
@@ -317,6 +320,37 @@ async fn look_at_tenants(core: &Core, tenants: &[Tenant], report: &mut Report) {
         };
         let reached = probe(core, tenant, &providers, report).await;
         look_at_routes(tenant, &providers, &reached, report);
+    }
+}
+
+/// What stands behind a dialect: settings that can be read, and a core that answers.
+async fn look_at_cores(home: &Household, tenants: &[Tenant], report: &mut Report) {
+    for tenant in tenants {
+        let Some(told) = tenant.dialects.get(pryv::DIALECT) else { continue };
+        let check = format!("{}: dialect {}", tenant.name, pryv::DIALECT);
+        let core_url = match pryv::Settings::read(told) {
+            Ok(pryv::Settings { core_url: Some(url), .. }) => url,
+            Ok(_) => {
+                report.ok(check, "people live here");
+                continue;
+            }
+            Err(why) => {
+                report.fail(check, why, format!("countersign pryv set --tenant {}", tenant.name));
+                continue;
+            }
+        };
+        let url = format!("{}/reg/service/info", core_url.as_str().trim_end_matches('/'));
+        let asked = home.outbound.call(Call { method: "GET", url, headers: Vec::new(), body: Vec::new() });
+        match timeout(PROBE_WITHIN, asked).await {
+            // Whatever it says to this, it is there.
+            Ok(Ok(heard)) => report.ok(check, format!("the core {core_url} answers ({})", heard.status)),
+            Ok(Err(why)) => {
+                let why = why.to_string();
+                let hint = barred(&why).unwrap_or_else(|| format!("countersign pryv set --tenant {} --core-url URL", tenant.name));
+                report.fail(check, format!("the core {core_url}: {why}"), hint);
+            }
+            Err(_) => report.fail(check, format!("the core {core_url} said nothing for {PROBE_WITHIN:?}"), "see whether it is up"),
+        }
     }
 }
 

@@ -84,10 +84,10 @@ async fn unlock(
     channel: Option<Channel>,
     address: Option<&Address>,
 ) -> Result<(), No> {
-    let channels = channel.map_or_else(|| vec![Channel::Sms, Channel::Voice, Channel::Email, Channel::Totp], |it| vec![it]);
+    let channels = channel.map_or_else(|| Channel::ALL.to_vec(), |it| vec![it]);
     let mut cleared = 0;
     for channel in &channels {
-        let counts = home.core.unlock(tenant.id, client_id, login, *channel, address).await;
+        let counts = home.core.unlock(tenant.id, (client_id != "-").then_some(client_id), login, *channel, address).await;
         cleared += counts.map_err(|why| about("client", client_id, why))?;
     }
     Ok(desk.say.result(&Unlocked { channels, cleared }, |it| {

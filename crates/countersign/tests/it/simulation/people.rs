@@ -429,7 +429,7 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
         Op::Unlock { login, channel, number } => {
             let to = Address::Phone(PhoneNumber::parse(number, None).expect("a number"));
             let to = (*channel == Channel::Sms).then_some(&to);
-            let _ = core.unlock(me.door.tenant, &me.door.client_id, &named(login), *channel, to).await;
+            let _ = core.unlock(me.door.tenant, Some(&me.door.client_id), &named(login), *channel, to).await;
             Reply::No
         }
     }

@@ -98,7 +98,7 @@ async fn an_administrator_opens_a_lock() {
     let login = Login::parse("JDOE").unwrap();
     let Ask::Code { to, .. } = sms("jdoe", "+918212345212") else { unreachable!("a code") };
     let client = &House::caller(&house.scope).client_id;
-    let unlock = async |to| house.core.unlock(house.tenant.id, client, &login, Channel::Sms, to).await;
+    let unlock = async |to| house.core.unlock(house.tenant.id, Some(client), &login, Channel::Sms, to).await;
     assert_eq!(unlock(None).await.unwrap(), 1);
     assert!(matches!(refusal(house.ask("jdoe", "+918212345212").await), Refusal::Locked { .. }), "the number is locked as well");
     assert_eq!(unlock(Some(&to)).await.unwrap(), 1);
