@@ -163,8 +163,8 @@ pub enum Route {
     Add {
         /// Which tenant
         tenant: String,
-        /// sms, voice or email
-        #[arg(value_parser = carried)]
+        /// sms, voice, email or external
+        #[arg(value_parser = routed)]
         channel: Channel,
         /// The providers, first choice first; the next is tried when one refuses or is away
         #[arg(required = true)]
@@ -177,8 +177,8 @@ pub enum Route {
     Remove {
         /// Which tenant
         tenant: String,
-        /// sms, voice or email
-        #[arg(value_parser = carried)]
+        /// sms, voice, email or external
+        #[arg(value_parser = routed)]
         channel: Channel,
         /// The destination that it is for
         #[arg(long = "for", value_name = "DESTINATION", default_value = "")]
@@ -278,13 +278,13 @@ pub enum Provider {
         tenant: String,
         /// What commands call it: a-z, 0-9 and -
         provider: String,
-        /// What it serves: sms, voice, email; more than one with commas [default: those of the preset]
-        #[arg(long = "channel", value_name = "CHANNEL", value_delimiter = ',', value_parser = carried)]
+        /// What it serves: sms, voice, email, external; more than one with commas [default: those of the preset]
+        #[arg(long = "channel", value_name = "CHANNEL", value_delimiter = ',', value_parser = routed)]
         channels: Vec<Channel>,
         /// A vendor whose interface is known; `provider presets` lists them
         #[arg(long, value_name = "VENDOR", conflicts_with_all = ["kind", "file"])]
         preset: Option<String>,
-        /// http, smtp or inbox
+        /// http, smtp, inbox or pryv
         #[arg(long, default_value = "http")]
         kind: String,
         /// The settings of its kind, as JSON or TOML
@@ -686,6 +686,12 @@ fn url_or_none(text: &str) -> Result<OrNone<Url>, String> {
 fn seconds(text: &str) -> Result<u64, String> {
     let number = text.parse::<f64>().ok().filter(|it| it.is_finite() && *it > 0.0);
     number.map(|it| whole_ms(it * 1000.0)).ok_or_else(|| "write seconds, such as 1800".to_owned())
+}
+
+/// What a provider can serve and a route can lead to: also where only the provider knows how a person is reached.
+fn routed(text: &str) -> Result<Channel, String> {
+    let routed = Channel::parse(text).filter(|it| Channel::CARRIED.contains(it) || *it == Channel::External);
+    routed.ok_or_else(|| "use sms, voice, email or external".to_owned())
 }
 
 fn any_channel(text: &str) -> Result<Channel, String> {

@@ -1,12 +1,14 @@
 //! Tenants and what they have decided for themselves.
 
 use crate::nouns::route::Route;
-use crate::words::address::Channel;
+use crate::words::address::{Address, BadPhoneNumber, Channel, PhoneNumber};
 use crate::words::id::TenantId;
 use crate::words::refusal::Refusal;
 use crate::words::secret::{Sealed, WrappedKey};
 use crate::words::time::Timestamp;
+use crate::words::variables::shown;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -99,6 +101,9 @@ pub struct Policy {
     pub region: Option<String>,
     /// The calling codes that messages may go to, without `+` (such as `44`); empty means everywhere.
     pub countries: Vec<String>,
+    /// The name under which data for [`Channel::External`] hold a telephone number. It is judged like any other number then: it must be
+    /// one that could exist, costs nobody extra, and goes to one of `countries`; sends to it are counted. No number is looked for without.
+    pub number_in: Option<String>,
     /// How long ended challenges, sent deliveries and events are kept, 1 to 3,650 days.
     pub keep_days: u16,
 }
@@ -118,6 +123,7 @@ impl Default for Policy {
             devices: 5,
             region: None,
             countries: Vec::new(),
+            number_in: None,
             keep_days: 30,
         }
     }
@@ -158,6 +164,24 @@ impl Policy {
         Ok(())
     }
 
+    /// The address by which sends are limited and destinations are judged: the number in data, where the policy says under which name it
+    /// stands; else the address itself.
+    ///
+    /// # Errors
+    /// [`BadPhoneNumber`] when there is none, or one that cannot be.
+    pub fn judged<'a>(&self, to: &'a Address) -> Result<Cow<'a, Address>, BadPhoneNumber> {
+        match (to, &self.number_in) {
+            (Address::Data(data), Some(name)) => {
+                let text = data.get(name).map(shown).ok_or(BadPhoneNumber::Impossible)?;
+                let text = text.trim();
+                // Messaging services write numbers without the plus.
+                let whole = if text.starts_with('+') || self.region.is_some() { text.to_owned() } else { format!("+{text}") };
+                PhoneNumber::parse(&whole, self.region.as_deref()).map(|it| Cow::Owned(Address::Phone(it)))
+            }
+            _ => Ok(Cow::Borrowed(to)),
+        }
+    }
+
     /// How long a code lives.
     #[must_use]
     pub fn code_lifetime(&self) -> Duration {
@@ -177,5 +201,30 @@ impl Policy {
     #[must_use]
     pub fn keep(&self) -> Duration {
         Duration::from_secs(u64::from(self.keep_days) * 86_400)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::variables::Variables;
+
+    #[test]
+    fn a_number_in_data_is_judged_where_the_policy_says_where_it_stands() {
+        let data = |value: serde_json::Value| Address::Data(Variables::of([("number".to_owned(), value)]));
+        let named = Policy { number_in: Some("number".into()), ..Policy::default() };
+        let number = |it: &Policy, to: &Address| it.judged(to).map(|it| it.reveal().into_owned());
+        for value in ["41791231212".into(), "+41 79 123 12 12".into(), 41_791_231_212_u64.into()] {
+            assert_eq!(number(&named, &data(value)), Ok("+41791231212".to_owned()));
+        }
+        let swiss = Policy { region: Some("CH".into()), ..named.clone() };
+        assert_eq!(number(&swiss, &data("079 123 12 12".into())), Ok("+41791231212".to_owned()));
+        assert_eq!(number(&named, &data("19002345678".into())), Err(BadPhoneNumber::Kind), "premium");
+        assert!(number(&named, &data("no number".into())).is_err());
+        assert!(
+            number(&Policy { number_in: Some("phone".into()), ..Policy::default() }, &data("41791231212".into())).is_err(),
+            "none there"
+        );
+        assert_eq!(number(&Policy::default(), &data("x".into())), Ok(r#"{"number":"x"}"#.to_owned()), "nobody looks for one");
     }
 }

@@ -356,9 +356,11 @@ pub(crate) fn failures_of_address(keys: &TenantKeys, realm: Realm, to: &Address)
 /// Under which sends are counted: by person, and by address.
 pub(crate) fn sends_of(scope: &Scope, order: &Order) -> [Fingerprint; 2] {
     let keys = &scope.tenant.keys;
+    // What holds no number was refused before anything was counted.
+    let to = scope.tenant.tenant.policy.judged(&order.to).unwrap_or(std::borrow::Cow::Borrowed(&order.to));
     [
         keys.fingerprint("sends to a person", &[scope.realm.as_bytes(), order.login.canonical().as_bytes()]),
-        keys.fingerprint("sends to an address", &[order.to.canonical().as_bytes()]),
+        keys.fingerprint("sends to an address", &[to.canonical().as_bytes()]),
     ]
 }
 
@@ -411,7 +413,7 @@ fn left_of_round(counts: &[Failures], policy: &Policy) -> NonZeroU8 {
 }
 
 fn check_destination(standing: &Standing, channel: Channel, to: &Address) -> Result<(), Refusal> {
-    if let Address::Phone(number) = to {
+    if let Address::Phone(number) = &*standing.tenant.policy.judged(to)? {
         let countries = &standing.tenant.policy.countries;
         let served = countries.is_empty() || countries.iter().any(|code| number.reveal()[1..].starts_with(code.as_str()));
         if !served {

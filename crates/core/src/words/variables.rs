@@ -7,6 +7,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The values are too many, or nested too deeply, to be one person's.
@@ -30,10 +31,17 @@ impl Variables {
     #[must_use]
     pub fn of(pairs: impl IntoIterator<Item = (String, Value)>) -> Self {
         let mut all: Vec<(String, Value)> = Vec::new();
+        let mut places = BTreeMap::new();
         for (name, value) in pairs {
-            match all.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, kept)) => *kept = value,
-                None => all.push((name, value)),
+            match places.get(&name) {
+                Some(at) => {
+                    let (_, kept): &mut (String, Value) = &mut all[*at];
+                    *kept = value;
+                }
+                None => {
+                    places.insert(name.clone(), all.len());
+                    all.push((name, value));
+                }
             }
         }
         let number = |name: &str| name.parse::<u32>().ok().filter(|it| it.to_string() == name && *it < u32::MAX);
@@ -76,7 +84,7 @@ impl Variables {
     /// The one spelling by which sends and wrong codes are counted (invariant 2): whatever the order of the names.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let sorted: std::collections::BTreeMap<&str, &Value> = self.iter().collect();
+        let sorted: BTreeMap<&str, &Value> = self.iter().collect();
         serde_json::to_string(&sorted).unwrap_or_default()
     }
 }

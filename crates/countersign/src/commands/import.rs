@@ -2,9 +2,9 @@
 
 use super::{Desk, barred, count, pryv as settings, tenant_named};
 use crate::cli::{self, ImportPryv, OrNone};
-use crate::config::Config;
 use crate::household::Household;
-use crate::import::pryv::{self, Asked, Plan, Reading};
+use crate::import::located::At;
+use crate::import::pryv::{self, Asked, Plan, Reading, Told};
 use crate::no::No;
 use crate::say::table;
 use countersign_core::Core;
@@ -13,7 +13,7 @@ use countersign_core::nouns::tenant::{Policy, Tenant};
 use countersign_core::verbs::manage::{NewProvider, TenantChange};
 use countersign_core::words::address::Channel;
 use countersign_core::words::refusal::{Error, Refusal};
-use countersign_web::pryv::Settings;
+use countersign_web::pryv::{Generation, Settings};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -68,15 +68,27 @@ pub fn run(desk: &Desk, command: cli::Import) -> Result<(), No> {
         settings,
         reading,
     };
-    let Some(plan) = reading.plan.take() else {
+    // Before anything is made: what cannot be called, and what may not, is found as well.
+    let config = desk.config()?;
+    let mut hint = None;
+    let plan = reading.plan.take().filter(|plan| match Household::try_out(&config, provider_of(plan)) {
+        Ok(()) => true,
+        Err(why) => {
+            hint = barred(&why);
+            let place = plan.places.iter().find(|(which, _)| why.contains(&format!("endpoints.{which}")));
+            reading.wrong.push(Told { at: place.or(plan.places.first()).map_or(At { line: 1, column: 1 }, |(_, at)| *at), what: why });
+            false
+        }
+    });
+    let Some(plan) = plan else {
         let wrong = count(reading.wrong.len() as u64, "thing");
         let verb = if reading.wrong.len() == 1 { "is" } else { "are" };
         desk.say.result(&shown(Done::Refused, None, None, reading), Shown::text)?;
-        return Err(No::refused(format!("{wrong} {verb} wrong in {}, so nothing was done", it.file.display())));
+        let no = No::refused(format!("{wrong} {verb} wrong in {}, so nothing was done", it.file.display()));
+        return Err(No { hint, ..no });
     };
-    // Before anything is made: options can be wrong as well.
-    merged(None, &plan, &it).check().map_err(No::refused)?;
-    try_out(&desk.config()?, &plan)?;
+    // Options can be wrong as well.
+    merged(None, &plan, &it).check().map_err(No::usage)?;
     if it.check {
         let settings = Some(merged(None, &plan, &it));
         return Ok(desk.say.result(&shown(Done::Checked, settings, Some(&plan), reading), Shown::text)?);
@@ -105,17 +117,13 @@ fn provider_of(plan: &Plan) -> NewProvider {
         name: PROVIDER.to_owned(),
         channels: vec![Channel::External],
         kind: PROVIDER.to_owned(),
-        settings: json!({ "mode": plan.mode.as_str() }),
+        settings: match plan.generation {
+            // A core of 2.x sends whatever method stands there, the service before it POST or else GET.
+            Generation::V2 => json!({ "mode": plan.mode.as_str(), "any_method": true }),
+            Generation::V1 | Generation::ByClient => json!({ "mode": plan.mode.as_str() }),
+        },
         secrets: BTreeMap::from([("endpoints".to_owned(), plan.endpoints.clone())]),
     }
-}
-
-/// Whether the provider can be built, before there is a tenant to which it could belong.
-fn try_out(config: &Config, plan: &Plan) -> Result<(), No> {
-    Household::try_out(config, provider_of(plan)).map_err(|why| {
-        let hint = barred(&why);
-        No { hint, ..No::refused(why) }
-    })
 }
 
 /// Makes or changes the tenant. What is there already is the same after doing it twice.
@@ -192,7 +200,8 @@ impl Shown {
         lines.push(table(["line", "", "what"], &rows));
         let tenant = &self.tenant;
         if let Some(settings) = &self.settings {
-            lines.push(format!("settings of the tenant {tenant}\n{}", settings::in_lines(settings)));
+            let is_new = if matches!(self.done, Done::Checked) { ", if it is new" } else { "" };
+            lines.push(format!("settings of the tenant {tenant}{is_new}\n{}", settings::in_lines(settings)));
         }
         lines.extend(match self.done {
             Done::Refused => None,

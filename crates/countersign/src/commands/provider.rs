@@ -225,6 +225,7 @@ fn from_file(kind: String, channels: Vec<Channel>, file: Option<&Path>, changes:
         (false, _) => channels,
         (true, "smtp") => vec![Channel::Email],
         (true, "inbox") => Channel::CARRIED.to_vec(),
+        (true, "pryv") => vec![Channel::External],
         (true, _) => return Err(No::usage("say which channels it serves, such as --channel sms")),
     };
     new_provider(&kind, channels, settings, changes)

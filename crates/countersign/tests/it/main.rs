@@ -15,6 +15,7 @@ mod doubt;
 mod failover;
 mod first_minutes;
 mod house;
+mod import;
 mod in_place;
 mod nodes;
 mod operations;

@@ -12,6 +12,7 @@ fn dependencies(krate: &str) -> Vec<String> {
 #[test]
 fn the_core_knows_no_network_no_database_no_templates_and_no_runtime() {
     let allowed = [
+        "argon2",
         "aws-lc-rs",
         "base64",
         "data-encoding",

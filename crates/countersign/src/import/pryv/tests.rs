@@ -243,7 +243,7 @@ fn the_settings_of_older_platforms_become_endpoints_in_both_shapes() {
           verify: { value: 'https://sms.example.com/v', description: 'then' }
         auth: { value: 'Bearer canary', description: 'a key' }
 ";
-    let headers = json!({"authorization": "Bearer canary", "content-type": "application/json"});
+    let headers = json!({"authorization": "Bearer canary"});
     let expected = json!({
         "challenge": {"url": "https://sms.example.com/c", "method": "POST", "headers": headers,
             "body": r#"{"phone_number":"{{ phone_number }}"}"#},
@@ -289,7 +289,7 @@ fn the_file_of_the_first_service_has_addresses_alone() {
         "sessions": {"ttlSeconds": 1800}}"#;
     let (plan, _) = plan_of(text);
     assert_eq!(plan.mode, Mode::ChallengeVerify);
-    assert_eq!(endpoints(&plan)["verify"]["headers"], json!({"content-type": "application/json"}));
+    assert_eq!(endpoints(&plan)["verify"]["headers"], json!({}));
     assert_eq!(plan.core_url.as_ref().map(Url::as_str), Some("http://core_router:1337/"));
 }
 
@@ -386,17 +386,14 @@ fn a_time_to_live_may_be_a_fraction_and_stand_in_quotes() {
 }
 
 #[test]
-fn the_content_type_is_the_products_where_none_is_said() {
-    let (plan, reading) = plan_of(&single("url: 'https://a.example'\nbody: '{\"c\":\"{{ code }}\"}'\nheaders: { x-id: 12, X-On: true }"));
+fn headers_are_texts_and_those_of_the_client_are_left_out() {
+    let (plan, reading) = plan_of(&single(
+        "url: 'https://a.example'\nbody: '{\"c\":\"{{ code }}\"}'\nheaders: { x-id: 12, X-On: true, empty: , Content-Length: 3, Accept-Encoding: gzip }",
+    ));
     let it = &endpoints(&plan)["single"];
-    assert_eq!(
-        (it["method"].as_str(), &it["headers"]),
-        (Some("POST"), &json!({"content-type": "application/json", "x-id": "12", "X-On": "true"}))
-    );
-    tells(&reading.took, 1, 1, "as nothing else is said");
-    let (plan, _) =
-        plan_of(&single("url: 'https://a.example'\nbody: 'c={{ code }}'\nheaders: { Content-Type: application/x-www-form-urlencoded }"));
-    assert_eq!(endpoints(&plan)["single"]["headers"].as_object().map(Map::len), Some(1));
+    assert_eq!((it["method"].as_str(), &it["headers"]), (Some("POST"), &json!({"x-id": "12", "X-On": "true", "empty": ""})));
+    assert_eq!(reading.ignored.len(), 2, "{reading:#?}");
+    is_wrong(&single("url: 'https://a.example'\nheaders: { a: x, A: y }"), 3, 20, "single.headers.A is there already");
 }
 
 #[test]
@@ -473,8 +470,8 @@ fn wrong_types_are_told_where_they_stand() {
     is_wrong(&single("url: 'https://a.example'\nheaders: { 'a b': x }"), 3, 14, "is no name of a header");
     is_wrong(&single("url: 'https://a.example'\nheaders: { a: [1] }"), 3, 17, "single.headers.a is a list");
     is_wrong(&single("url: 'https://a.example'\nheaders: { a: \"x\\r\\ny: z\" }"), 3, 17, "the end of a line");
-    let v2 = "services: { mfa: { mode: single, sms: { endpoints: { single: { url: 'https://a.example', method: DELETE } } } } }\n";
-    is_wrong(v2, 1, 98, "is `DELETE`; it takes GET or POST");
+    let v2 = "services: { mfa: { mode: single, sms: { endpoints: { single: { url: 'https://a.example', method: HEAD } } } } }\n";
+    is_wrong(v2, 1, 98, "is `HEAD`; it takes GET, POST, PUT, PATCH or DELETE");
     let core = |url: &str| {
         format!("core: {{ url: {url} }}\nsms: {{ endpoints: {{ single: {{ url: 'https://a.example/{{{{ code }}}}', method: GET }} }} }}\n")
     };
@@ -553,10 +550,14 @@ fn placeholders_that_nobody_fills_are_told() {
 #[test]
 fn what_will_not_do_what_was_meant_is_told() {
     is_warned(&single("url: 'https://a.example'\nbodyTemplate: '{{ code }}'\nbody: '\"{{ code }}\"'"), 3, 3, "this is not used");
-    is_warned(&single("url: 'https://a.example'\nbody: '{\"code\":\"{{ code }}\"'"), 3, 9, "says JSON, and this is none");
+    let labelled = "url: 'https://a.example'\nheaders: { content-type: application/json }";
+    is_wrong(&single(&format!("{labelled}\nbody: '{{\"code\":\"{{{{ code }}}}\"'")), 4, 9, "says JSON, and this is none");
+    is_wrong(&single(&format!("{labelled}\nbody: '{{\"code\": 1{{{{ code }}}}}}'")), 4, 9, "one whole value");
+    is_warned(&single(&format!("{labelled}\nbody: 'code={{{{ code }}}}'")), 4, 9, "says JSON, and this is none");
     is_warned(&single("url: 'https://a.example/{{ code }}'"), 1, 1, "POST without a body");
     is_warned(&single("url: 'https://a.example/DOMAIN/{{ code }}'\nmethod: GET"), 2, 8, "DOMAIN stands in it");
-    let (_, reading) = plan_of(&single("url: 'https://a.example'\nbody: '{\"code\":{{ code }}}'"));
+    let (_, reading) =
+        plan_of(&single("url: 'https://a.example'\nheaders: { content-type: application/json }\nbody: '{\"code\":{{ code }}}'"));
     assert_eq!(told(&reading.warnings), Vec::<String>::new());
 }
 

@@ -8,6 +8,7 @@ use countersign_core::words::address::Channel;
 use countersign_core::words::refusal::Refusal;
 use countersign_core::words::secret::Secret;
 use countersign_core::words::wording::Wording;
+use serde_json::json;
 
 fn client(name: &str) -> NewClient {
     NewClient { name: name.into(), client_id: None, secret: None, application: None, email_from: None }
@@ -93,6 +94,26 @@ async fn a_route_names_providers_that_serve_its_channel_and_holds_them() {
     assert!(matches!(refusal(house.core.remove_provider(house.tenant.id, "first").await), Refusal::SettingBad(_)), "still in a route");
     set(vec![route(vec![providers[1].id])]).await.unwrap();
     house.core.remove_provider(house.tenant.id, "first").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_dialect_is_told_stands_beside_the_rest_until_it_is_taken_away() {
+    let house = House::new().await;
+    let set = |dialect: &'static str, settings| house.core.set_dialect(house.tenant.id, dialect, settings);
+    let before = house.core.tenant_named("demo").await.unwrap();
+    set("one", Some(json!({"a": 1}))).await.unwrap();
+    let both = set("two", Some(json!({"b": 2}))).await.unwrap();
+    assert_eq!(both.dialects.iter().map(|(name, it)| format!("{name} {it}")).collect::<Vec<_>>(), [r#"one {"a":1}"#, r#"two {"b":2}"#]);
+    assert_eq!((both.policy, both.routes, both.display_name), (before.policy, before.routes, before.display_name));
+    assert_eq!(set("one", None).await.unwrap().dialects.len(), 1);
+    assert_eq!(set("none", None).await.unwrap().dialects.len(), 1);
+    let told = house.core.standing(house.tenant.id).await.unwrap().unwrap();
+    assert_eq!(told.tenant.dialects["two"], json!({"b": 2}), "this node sees it at once");
+    for (dialect, settings) in [("two", json!([1])), ("two", json!("x")), ("No Name", json!({}))] {
+        assert!(matches!(refusal(set(dialect, Some(settings)).await), Refusal::SettingBad(_)));
+    }
+    let nowhere = countersign_core::words::id::TenantId::new(house.core.now(), &countersign_core::ports::test::Script::default());
+    assert_eq!(refusal(house.core.set_dialect(nowhere, "two", None).await), Refusal::Unknown("tenant"));
 }
 
 #[tokio::test]

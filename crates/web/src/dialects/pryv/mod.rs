@@ -29,6 +29,7 @@ use axum::routing::{MethodRouter, any};
 use place::At;
 use said::No;
 use serde_json::Value;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// The most bytes that a request may bring along (contract §1).
@@ -166,7 +167,7 @@ async fn answer(hall: &Hall, at: &At, what: What, request: Request) -> Result<Re
 /// Reads the body. What is not labelled JSON counts as an empty object (contract §1).
 async fn read(hall: &Hall, at: &At, request: Request) -> Result<Asked, No> {
     let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
-    let from = request.extensions().get::<Caller>().map(|it| it.0.to_string()).unwrap_or_default();
+    let from = request.extensions().get::<Caller>().map(|it| neighbourhood(it.0)).unwrap_or_default();
     let kind = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let is_json = kind.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"));
     let brought = body::of_stranger(hall, request, BODY_MOST).await.map_err(|problem| match problem.status {
@@ -184,6 +185,14 @@ async fn read(hall: &Hall, at: &At, request: Request) -> Result<Asked, No> {
             Generation::V2 => No::bad("invalid-request-structure", "The body is not valid JSON."),
         })?;
     Ok(Asked { method, uri, headers, from, raw, body })
+}
+
+/// Where a caller is, as far as one caller cannot choose it: an address, or the network that every IPv6 subscriber has (RFC 6177).
+fn neighbourhood(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(it) => it.to_string(),
+        IpAddr::V6(it) => format!("{}/64", Ipv6Addr::from_bits(it.to_bits() & !u128::from(u64::MAX))),
+    }
 }
 
 /// The host that was asked, as it was sent.

@@ -155,9 +155,11 @@ impl No {
             Refusal::AccessOver => Self::new(FORBIDDEN, "invalid-access-token", "Access session has expired.").by_core(),
             Refusal::UserUnknown => Self::unknown_resource("Unknown user").by_core(),
             Refusal::SettingBad(why) => Self::bad("invalid-parameters-format", why.clone()).by_core(),
+            Refusal::PhoneNumberBad(why) => {
+                Self::bad("invalid-parameters-format", format!("The telephone number in the MFA data is not valid: {why}"))
+            }
             // What only other dialects and administration can meet. None of it is said here, and it has words all the same.
             Refusal::ClientUnknown
-            | Refusal::PhoneNumberBad(_)
             | Refusal::EmailAddressBad(_)
             | Refusal::LoginBad(_)
             | Refusal::DeviceNameBad

@@ -1,4 +1,4 @@
-//! What a tenant tells this dialect: `dialects.pryv` of the tenant. Written by `countersign import pryv` and `countersign tenant pryv`.
+//! What a tenant tells this dialect: `dialects.pryv` of the tenant. Written by `countersign import pryv` and `countersign pryv set`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
