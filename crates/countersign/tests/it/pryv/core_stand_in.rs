@@ -6,8 +6,9 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -40,8 +41,8 @@ impl Asked {
 #[derive(Debug, Clone, Default)]
 pub struct User {
     pub password: String,
-    /// The private profile.
-    pub profile: Map<String, Value>,
+    /// The private profile. Values are kept as they were written: a core keeps the order of their names.
+    pub profile: BTreeMap<String, Box<RawValue>>,
     /// Since when the password is expired, in seconds.
     pub expired_at: Option<f64>,
 }
@@ -112,12 +113,12 @@ impl Core {
 
     /// Puts something into a private profile.
     pub fn put(&self, name: &str, key: &str, value: Value) {
-        self.inside().users.get_mut(name).expect("a person").profile.insert(key.to_owned(), value);
+        self.inside().users.get_mut(name).expect("a person").profile.insert(key.to_owned(), raw(&value));
     }
 
     /// The private profile.
     pub fn profile(&self, name: &str) -> Value {
-        Value::Object(self.inside().users[name].profile.clone())
+        json!(self.inside().users[name].profile)
     }
 
     /// A token of this kind: `personal`, `app` or `shared`.
@@ -177,11 +178,10 @@ impl Inside {
         }
         match self.judge(&asked) {
             Ok(mut body) => {
-                let cookie = body.as_object_mut().and_then(|it| it.remove("Set-Cookie"));
-                body["meta"] = meta();
+                body.insert("meta".into(), raw(&meta()));
                 let mut response = said(200, &body);
-                if let Some(cookie) = cookie.as_ref().and_then(Value::as_str) {
-                    response.headers_mut().insert(header::SET_COOKIE, cookie.parse().expect("a header"));
+                if asked.path.ends_with("/auth/login") {
+                    response.headers_mut().insert(header::SET_COOKIE, "sso=s%3Athe-core; Path=/".parse().expect("a header"));
                 }
                 response
             }
@@ -195,10 +195,10 @@ impl Inside {
         }
     }
 
-    fn judge(&mut self, asked: &Asked) -> Result<Value, No> {
+    fn judge(&mut self, asked: &Asked) -> Result<Answer, No> {
         let parts: Vec<_> = asked.path.trim_matches('/').split('/').collect();
         match (asked.method.as_str(), parts.as_slice()) {
-            ("GET", ["service", "info" | "infos"] | ["reg", "service", "info"]) => return Ok(self.service_info()),
+            ("GET", ["service", "info" | "infos"] | ["reg", "service", "info"]) => return Ok(answer(&self.service_info())),
             (_, ["", ..]) => return no(404, "unknown-resource", "Unknown resource"),
             _ => {}
         }
@@ -211,39 +211,39 @@ impl Inside {
             ("POST", ["auth", "logout"]) => {
                 let token = self.access(&user, asked)?;
                 self.accesses.get_mut(&token).expect("it was found").over = true;
-                Ok(json!({}))
+                Ok(Answer::new())
             }
             ("GET", ["access-info"]) => {
                 let token = self.access(&user, asked)?;
                 let access = &self.accesses[&token];
-                Ok(json!({"type": access.kind, "name": access.name, "id": "cjaccess", "token": token, "created": 1, "createdBy": "system",
-                    "modified": 1, "modifiedBy": "system", "user": {"username": user}}))
+                Ok(answer(&json!({"type": access.kind, "name": access.name, "id": "cjaccess", "token": token, "created": 1,
+                    "createdBy": "system", "modified": 1, "modifiedBy": "system", "user": {"username": user}})))
             }
-            ("GET", ["service", "info" | "infos"]) => Ok(self.service_info()),
+            ("GET", ["service", "info" | "infos"]) => Ok(answer(&self.service_info())),
             ("GET", ["profile", "private"]) => {
                 self.personal(&user, asked, "profile.get")?;
-                Ok(json!({"profile": self.users[&user].profile}))
+                Ok(profile(&self.users[&user]))
             }
             ("PUT", ["profile", "private"]) => {
                 self.personal(&user, asked, "profile.update")?;
-                let Value::Object(update) = asked.json() else {
+                let Ok(update) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&asked.body) else {
                     return no(400, "invalid-parameters-format", "The parameters' format is invalid.");
                 };
-                let profile = &mut self.users.get_mut(&user).expect("it was found").profile;
+                let user = self.users.get_mut(&user).expect("it was found");
                 for (key, value) in update {
-                    match value {
-                        Value::Null => drop(profile.remove(&key)),
-                        value => drop(profile.insert(key, value)),
+                    match value.get() {
+                        "null" => drop(user.profile.remove(&key)),
+                        _ => drop(user.profile.insert(key, value)),
                     }
                 }
-                Ok(json!({"profile": profile}))
+                Ok(profile(user))
             }
             _ => no(404, "unknown-resource", "Unknown resource"),
         }
     }
 
     /// The rows of §2 in their order.
-    fn log_in(&mut self, user: &str, asked: &Asked) -> Result<Value, No> {
+    fn log_in(&mut self, user: &str, asked: &Asked) -> Result<Answer, No> {
         let is_json = asked.header("content-type").is_some_and(|it| it.starts_with("application/json"));
         let body: Value = match serde_json::from_str(&asked.body) {
             Ok(body) if is_json => body,
@@ -278,12 +278,11 @@ impl Inside {
         let known = self.accesses.iter().find(|(_, it)| it.user == user && it.kind == "personal" && it.name == app && !it.over);
         let token = known.map(|(token, _)| token.clone()).unwrap_or_else(|| self.grant(user, "personal", &app));
         let endpoint = format!("{}{user}/", self.public_url).replacen("//", &format!("//{token}@"), 1);
-        let mut said =
-            json!({"token": token, "apiEndpoint": endpoint, "preferredLanguage": "fr", "Set-Cookie": "sso=s%3Athe-core; Path=/"});
+        let mut said = json!({"token": token, "apiEndpoint": endpoint, "preferredLanguage": "fr"});
         for (key, value) in &self.more {
             said[key] = value.clone();
         }
-        Ok(said)
+        Ok(answer(&said))
     }
 
     fn grant(&mut self, user: &str, kind: &'static str, name: &str) -> String {
@@ -324,9 +323,25 @@ impl Inside {
     }
 }
 
-fn said(status: u16, body: &Value) -> Response {
+/// The names and values of an answer, the values as they are written.
+type Answer = BTreeMap<String, Box<RawValue>>;
+
+fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("JSON")
+}
+
+fn answer(value: &Value) -> Answer {
+    value.as_object().expect("an object").iter().map(|(name, value)| (name.clone(), raw(value))).collect()
+}
+
+fn profile(user: &User) -> Answer {
+    Answer::from([("profile".to_owned(), serde_json::value::to_raw_value(&user.profile).expect("JSON"))])
+}
+
+fn said(status: u16, body: &impl serde::Serialize) -> Response {
     let status = StatusCode::from_u16(status).expect("a status");
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    let body = serde_json::to_string(body).expect("JSON");
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// `token`, `Basic …` or `Bearer token`, as a core understands it.

@@ -1,6 +1,6 @@
 //! §4, and what was decided beyond it: how long sessions and codes live, how often a code may be wrong, and how often one is sent.
 
-use super::stand::{ALL, Generation, Stand, Table, Way};
+use super::stand::{ALL, Generation, Stand, Table, Way, every, is_locked};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -25,7 +25,7 @@ fn a_challenge_makes_no_session_longer() {
 
 #[test]
 fn sessions_of_a_person_do_not_disturb_each_other() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (person, _) = stand.enrolled("janet");
         let mut table = Table::new(format!("two sessions, {way:?} {generation:?}"));
@@ -37,7 +37,7 @@ fn sessions_of_a_person_do_not_disturb_each_other() {
         table.row("the older may be asked again", again.status, 200);
         table.row("and be finished", person.verify(&first, &stand.code(&person)).status, 200);
         table.done();
-    }
+    });
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn codes_are_four_digits_and_each_challenge_has_its_own() {
 
 #[test]
 fn the_third_wrong_code_ends_the_session_and_locks_the_factor() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (person, codes) = stand.enrolled("janet");
         let (other, _) = stand.enrolled("helen");
@@ -70,28 +70,25 @@ fn the_third_wrong_code_ends_the_session_and_locks_the_factor() {
         }
         table.row("then it is over", person.verify(&session, &right).error(), generation.unknown_session());
         table.row("also for challenge", person.challenge(&session).error(), generation.unknown_session());
-        let locked = |said: &super::stand::Said| {
-            let (status, id, message) = said.error();
-            (status, id.as_str()) == (403, "forbidden") && message.to_lowercase().contains("lock")
-        };
         let before = stand.sms.count();
         let again = person.login();
         if again.body["mfaToken"].is_string() {
             let session = again.token("mfaToken");
             let said = person.challenge(&session);
-            table.holds("challenge of a new session", locked(&said), said.text());
+            table.holds("challenge of a new session", is_locked(&said), said.text());
             let said = person.verify(&session, &right);
-            table.holds("verify of a new session", locked(&said) || generation == Generation::V1 && said.status == 400, said.text());
+            table.holds("verify of a new session", is_locked(&said) || generation == Generation::V1 && said.status == 400, said.text());
         } else {
             // The second generation sends the code while it logs in.
-            table.holds("a new log-in", generation == Generation::V2 && locked(&again), again.text());
+            table.holds("a new log-in", generation == Generation::V2 && is_locked(&again), again.text());
         }
         table.row("nothing is sent", stand.sms.count(), before);
         let session = other.challenged(generation);
         table.row("others are not locked", other.verify(&session, &stand.code(&other)).status, 200);
-        table.row("a recovery code opens", person.recover(&codes[0]).status, 200);
+        let recovered = person.recover(&codes[0]);
+        table.holds("recovery codes count to the same lock", is_locked(&recovered), recovered.text());
         table.done();
-    }
+    });
 }
 
 #[test]
@@ -122,4 +119,28 @@ fn ten_messages_in_five_minutes_are_enough() {
         table.row("the code that came last is still good", person.verify(&session, &code).status, 200);
         table.done();
     }
+}
+
+#[test]
+fn a_restart_loses_nothing_that_is_on_its_way() {
+    every(ALL, |(way, generation)| {
+        let mut stand = Stand::of(way, generation);
+        let restart = |stand: &mut Stand| {
+            stand.stop();
+            stand.start();
+        };
+        let person = stand.person("janet");
+        let token = person.log_in();
+        let session = person.activates(&token);
+        restart(&mut stand);
+        let said = person.confirm(&session, &stand.code(&person));
+        assert_eq!(said.status, 200, "{}", said.text());
+        let session = person.challenged(generation);
+        restart(&mut stand);
+        let said = person.verify(&session, &stand.code(&person));
+        assert_eq!(said.status, 200, "{}", said.text());
+        restart(&mut stand);
+        let info = person.get("access-info", &[("authorization", &said.token("token"))]);
+        assert_eq!(info.status, 200, "{}", info.text());
+    });
 }

@@ -1,6 +1,6 @@
 //! §2: `auth/login`, `auth/logout` and `access-info`.
 
-use super::stand::{ALL, APP, Generation, JSON, ORIGIN, PASSWORD, Plan, Stand, Table, Way, call, is_uuid, told};
+use super::stand::{ALL, APP, Generation, JSON, ORIGIN, PASSWORD, Plan, Stand, Table, Way, call, every, is_uuid, told};
 use serde_json::{Value, json};
 
 const MISSING: &str = "Missing parameters: username, password and appId are required.";
@@ -8,7 +8,7 @@ const UNTRUSTED: &str = "The app id (\"appId\") is either missing or not trusted
 
 #[test]
 fn a_log_in_is_refused_for_the_first_thing_that_is_wrong() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let v1 = generation == Generation::V1;
         let trusted = format!("{APP}@https://*.pryv.test");
         let stand = Stand::of(way, generation);
@@ -87,7 +87,7 @@ fn a_log_in_is_refused_for_the_first_thing_that_is_wrong() {
             table.row("password expired: data", said.body["error"]["data"].clone(), data);
         }
         table.done();
-    }
+    });
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn trusted_apps_are_pairs_of_app_and_pattern() {
 
 #[test]
 fn a_log_in_without_a_second_factor_gives_a_token_of_the_app() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let said = person.login();
@@ -160,7 +160,7 @@ fn a_log_in_without_a_second_factor_gives_a_token_of_the_app() {
         let info = person.get("access-info", &[("authorization", &token)]);
         table.row("the token lives on when the second factor is active", info.status, 200);
         table.done();
-    }
+    });
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_core_is_asked_with_what_the_client_sent_and_its_answer_is_passed_on() {
 
 #[test]
 fn a_log_in_with_a_second_factor_gives_a_token_for_the_second_step() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (person, _) = stand.enrolled("janet");
         let before = stand.sms.count();
@@ -233,7 +233,7 @@ fn a_log_in_with_a_second_factor_gives_a_token_for_the_second_step() {
             table.row("the code is sent", stand.sms.count(), before + 1);
         }
         table.done();
-    }
+    });
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn by_client_answers_each_family_of_clients_as_it_understands() {
 
 #[test]
 fn a_log_out_ends_the_access() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let token = person.log_in();
@@ -291,12 +291,12 @@ fn a_log_out_ends_the_access() {
         table.row("afterwards, activate", person.activate(&token, &person.data()).error(), over);
         table.holds("a log-in gives another", person.log_in() != token, "");
         table.done();
-    }
+    });
 }
 
 #[test]
 fn access_info_tells_what_a_token_is() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let token = person.log_in();
@@ -323,5 +323,5 @@ fn access_info_tells_what_a_token_is() {
             table.row("of an app", person.get("access-info", &[("authorization", &app)]).body["type"].clone(), "app");
         }
         table.done();
-    }
+    });
 }

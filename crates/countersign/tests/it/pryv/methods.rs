@@ -1,7 +1,8 @@
 //! §3: the six methods, what each says when it cannot, and what they ask of a core.
 
 use super::stand::{
-    ALL, APP, Generation, JSON, NO_TOKEN, ORIGIN, PASSWORD, Person, Plan, Said, Stand, Table, Way, challenge_verify, is_uuid, strings, told,
+    ALL, APP, Generation, JSON, NO_TOKEN, ORIGIN, PASSWORD, Person, Plan, Said, Stand, Table, Way, challenge_verify, every, is_uuid,
+    strings, told,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn id_of(said: &Said) -> (u16, String) {
 
 #[test]
 fn each_method_succeeds_as_the_table_says() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         for verifies in [false, true] {
             let mode = if verifies { "challenge-verify" } else { "single" };
             let stand = if verifies { Plan::with(way, generation, challenge_verify).start() } else { Stand::of(way, generation) };
@@ -96,12 +97,12 @@ fn each_method_succeeds_as_the_table_says() {
             table.row("all codes are spent", again.status, 400);
             table.done();
         }
-    }
+    });
 }
 
 #[test]
 fn activate_is_refused_as_the_table_says() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let v1 = generation == Generation::V1;
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
@@ -135,12 +136,12 @@ fn activate_is_refused_as_the_table_says() {
         table.holds("nobody", [403, 404].contains(&nobody.activate("nonsense", &person.data()).status), "");
         table.row("nothing was sent", stand.sms.count(), 0);
         table.done();
-    }
+    });
 }
 
 #[test]
 fn the_second_step_is_refused_as_the_table_says() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let v1 = generation == Generation::V1;
         let stand = Stand::of(way, generation);
         let mut table = Table::new(format!("confirm, challenge, verify refused, {way:?} {generation:?}"));
@@ -181,12 +182,12 @@ fn the_second_step_is_refused_as_the_table_says() {
             table.row(&format!("{method}: right in the end"), said.status, 200);
         }
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_second_step_that_came_too_late_is_unknown() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (janet, _) = stand.enrolled("janet");
         let helen = stand.person("helen");
@@ -202,12 +203,12 @@ fn a_second_step_that_came_too_late_is_unknown() {
         table.row("verify", janet.verify(&login, &stand.code(&janet)).error(), generation.unknown_session());
         table.row("confirm", helen.confirm(&activation, &stand.code(&helen)).error(), generation.unknown_session());
         table.done();
-    }
+    });
 }
 
 #[test]
 fn deactivate_is_refused_as_the_table_says() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (person, _) = stand.enrolled("janet");
         let other = stand.person("helen").log_in();
@@ -229,12 +230,12 @@ fn deactivate_is_refused_as_the_table_says() {
         }
         table.holds("it is active still", person.login().body["mfaToken"].is_string(), "");
         table.done();
-    }
+    });
 }
 
 #[test]
 fn recover_is_refused_as_the_table_says_and_takes_a_log_in() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let v1 = generation == Generation::V1;
         let stand = Stand::of(way, generation);
         let (person, codes) = stand.enrolled("janet");
@@ -260,16 +261,31 @@ fn recover_is_refused_as_the_table_says_and_takes_a_log_in() {
             table.row("no code: data", code, "OBJECT_MISSING_REQUIRED_PROPERTY");
         }
         let bad = told(400, "invalid-parameters-format", "Invalid recovery code.");
-        for (row, code) in [
+        // Wrong ones are counted with the wrong codes of the factor, so each row has a person of its own.
+        for (count, (row, code)) in [
             ("another code", json!("7c7d35b8-52a7-4bd2-a0cf-2a2a0b3f4a10")),
             ("no UUID", json!("nonsense")),
-            ("half a code", json!(codes[0][..18])),
-        ] {
-            table.row(row, recover(&person, &body(&person, PASSWORD, &code), ORIGIN).error(), bad.clone());
-        }
-        for (row, code) in [("an empty code", json!("")), ("a number", json!(1)), ("a list", json!([codes[0]])), ("true", json!(true))] {
-            let said = recover(&person, &body(&person, PASSWORD, &code), ORIGIN);
-            table.holds(row, said.status == 400 && !said.error().1.is_empty(), said.text());
+            ("somebody else's code", json!(codes[0])),
+            ("an empty code", json!("")),
+            ("a number", json!(1)),
+            ("a list", json!([codes[0]])),
+            ("true", json!(true)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (somebody, own) = stand.enrolled(&format!("person{count}"));
+            let said = recover(&somebody, &body(&somebody, PASSWORD, &code), ORIGIN);
+            if code.as_str().is_some_and(|it| !it.is_empty()) {
+                table.row(row, said.error(), bad.clone());
+            } else {
+                table.holds(row, said.status == 400 && !said.error().1.is_empty(), said.text());
+            }
+            table.row(
+                &format!("{row}, then a right one"),
+                recover(&somebody, &body(&somebody, PASSWORD, &json!(own[0])), ORIGIN).status,
+                200,
+            );
         }
         let off = recover(&inactive, &body(&inactive, PASSWORD, &json!(codes[0])), ORIGIN);
         let not_active = told(400, "invalid-operation", "MFA is not active for this user.");
@@ -297,12 +313,12 @@ fn recover_is_refused_as_the_table_says_and_takes_a_log_in() {
             table.row("with appId", recover(&person, &body(&person, PASSWORD, &json!(codes[0])), ORIGIN).status, 200);
         }
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_core_is_asked_for_no_more_than_the_contract_says() {
-    for generation in [Generation::V1, Generation::V2] {
+    every([Generation::V1, Generation::V2], |generation| {
         let stand = Stand::of(Way::InFront, generation);
         let core = stand.core();
         let person = stand.person("janet");
@@ -341,7 +357,7 @@ fn a_core_is_asked_for_no_more_than_the_contract_says() {
         table.row("recover logs in from where the client is", fresh.header("origin"), Some(ORIGIN));
         table.row("with what the client sent", fresh.json()["password"].clone(), PASSWORD);
         table.done();
-    }
+    });
 }
 
 #[test]

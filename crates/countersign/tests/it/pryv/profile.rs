@@ -1,6 +1,6 @@
 //! §3, "Stored form": what stands in the private profile, who sees it, and what one can do to it there.
 
-use super::stand::{ALL, Generation, JSON, Person, Said, Stand, Table, Way, told};
+use super::stand::{ALL, Generation, JSON, Person, Said, Stand, Table, Way, every, told};
 use serde_json::{Value, json};
 
 fn put(person: &Person, token: &str, body: &Value) -> Said {
@@ -9,7 +9,7 @@ fn put(person: &Person, token: &str, body: &Value) -> Said {
 
 #[test]
 fn what_was_activated_is_stored_as_it_was_sent() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let token = person.log_in();
@@ -42,12 +42,12 @@ fn what_was_activated_is_stored_as_it_was_sent() {
         let after = stand.profile(&person, &token);
         table.row("the code is not frozen into it", after["mfa"]["content"]["zeta"].clone(), "Your code: {{ code }}");
         table.done();
-    }
+    });
 }
 
 #[test]
 fn the_private_profile_is_for_personal_tokens() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (person, _) = stand.enrolled("janet");
         let other = stand.person("helen").log_in();
@@ -65,12 +65,12 @@ fn the_private_profile_is_for_personal_tokens() {
         }
         table.holds("it is active still", person.login().body["mfaToken"].is_string(), "");
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_profile_is_merged_by_its_top_level_names() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let token = person.log_in();
@@ -111,12 +111,12 @@ fn a_profile_is_merged_by_its_top_level_names() {
         let profile = stand.profile(&person, &token);
         table.row("others survive that too", (profile["more"].clone(), profile.get("mfa").cloned()), (json!(1.5), None::<Value>));
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_core_keeps_no_recovery_code_in_clear_and_one_that_stands_there_works_once() {
-    for generation in [Generation::V1, Generation::V2] {
+    every([Generation::V1, Generation::V2], |generation| {
         let stand = Stand::of(Way::InFront, generation);
         let core = stand.core();
         let (person, codes) = stand.enrolled("janet");
@@ -144,5 +144,5 @@ fn a_core_keeps_no_recovery_code_in_clear_and_one_that_stands_there_works_once()
         table.row("the block is gone", core.profile("helen").get("mfa").cloned(), None::<Value>);
         table.row("once", helen.recover(&plain[3]).status, 400);
         table.done();
-    }
+    });
 }

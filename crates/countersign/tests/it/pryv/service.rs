@@ -1,11 +1,11 @@
 //! §8: the service information, and where a person's server is: what clients ask before they log in.
 
-use super::stand::{ALL, Generation, JSON, Plan, Stand, Table, Way, call};
+use super::stand::{ALL, Generation, JSON, Plan, Stand, Table, Way, call, every};
 use serde_json::Value;
 
 #[test]
 fn the_service_information_stands_wherever_clients_look_for_it() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         stand.person("janet");
         let root = format!("http://{}/", stand.place.address);
@@ -22,8 +22,8 @@ fn the_service_information_stands_wherever_clients_look_for_it() {
             table.row(&format!("{path}: access"), said.body["access"].clone(), format!("{root}reg/access/"));
         }
         table.done();
-    }
-    for (way, generation) in ALL {
+    });
+    every(ALL, |(way, generation)| {
         let stand = Plan { domain: Some("pryv.test"), ..Plan::new(way, generation.name()) }.start();
         stand.person("janet");
         let mut table = Table::new(format!("service information with a domain, {way:?} {generation:?}"));
@@ -38,12 +38,12 @@ fn the_service_information_stands_wherever_clients_look_for_it() {
             }
         }
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_person_is_found_at_a_server() {
-    for generation in [Generation::V1, Generation::V2] {
+    every([Generation::V1, Generation::V2], |generation| {
         let stand = Stand::of(Way::Alone, generation);
         stand.person("janet");
         let ask = |name: &str| call(stand.place.address, "POST", &format!("/reg/{name}/server"), &[JSON], b"{}");
@@ -61,7 +61,7 @@ fn a_person_is_found_at_a_server() {
             table.row("unknown: id", said.body["error"]["id"].clone(), "unknown-user");
         }
         table.done();
-    }
+    });
     let stand = Plan { domain: Some("pryv.test"), ..Plan::new(Way::Alone, "v1") }.start();
     stand.person("janet");
     let said = call(stand.place.address, "POST", "/janet/server", &[("host", "reg.pryv.test"), JSON], b"{}");

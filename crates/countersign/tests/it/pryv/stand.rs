@@ -64,6 +64,23 @@ impl Generation {
 pub const ALL: [(Way, Generation); 4] =
     [(Way::Alone, Generation::V1), (Way::Alone, Generation::V2), (Way::InFront, Generation::V1), (Way::InFront, Generation::V2)];
 
+/// Runs a test in each of these ways, to the end: one that fails does not hide what the others would say.
+///
+/// # Panics
+/// When it failed in one of them.
+pub fn every<T: Debug + Copy>(ways: impl IntoIterator<Item = T>, test: impl Fn(T)) {
+    let fails = |it: &T| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(*it))).is_err();
+    let failed: Vec<_> = ways.into_iter().filter(fails).collect();
+    assert!(failed.is_empty(), "it failed in {failed:?}, see above");
+}
+
+/// Whether this says that a person's factor is locked.
+pub fn is_locked(said: &Said) -> bool {
+    let (status, id, message) = said.error();
+    let message = message.to_lowercase();
+    (status, id.as_str()) == (403, "forbidden") && (message.contains("lock") || message.contains("too many wrong codes"))
+}
+
 /// Status, id and message of an error.
 pub fn told(status: u16, id: &str, message: &str) -> (u16, String, String) {
     (status, id.to_owned(), message.to_owned())

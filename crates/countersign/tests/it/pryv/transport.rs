@@ -1,6 +1,6 @@
 //! §1: where the username and the token stand, what is in the head of every answer, bodies, and what is not there.
 
-use super::stand::{ALL, APP, Generation, JSON, NO_TOKEN, ORIGIN, PASSWORD, Plan, Said, Stand, Table, Way, call, told};
+use super::stand::{ALL, APP, Generation, JSON, NO_TOKEN, ORIGIN, PASSWORD, Plan, Said, Stand, Table, Way, call, every, told};
 use serde_json::json;
 
 fn credentials(name: &str) -> Vec<u8> {
@@ -11,7 +11,7 @@ fn credentials(name: &str) -> Vec<u8> {
 fn the_username_is_the_first_label_of_the_host_or_the_first_step_of_the_path() {
     let long = |count: usize| format!("j{}t", "a".repeat(count - 2));
     let (sixty, sixty_one) = (long(60), long(61));
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Plan { domain: Some("pryv.test"), ..Plan::new(way, generation.name()) }.start();
         stand.person("janet");
         if way == Way::InFront {
@@ -54,12 +54,12 @@ fn the_username_is_the_first_label_of_the_host_or_the_first_step_of_the_path() {
         table.row("nobody's path", log_in("127.0.0.1", "/nobody/auth/login"), 404);
         table.row("nobody at all", log_in("127.0.0.1", "/auth/login"), 404);
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_token_is_taken_from_every_carrier_that_clients_use() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let token = person.log_in();
@@ -102,7 +102,7 @@ fn a_token_is_taken_from_every_carrier_that_clients_use() {
             table.row("none", (ask("", None).status, ask("", None).error().1), (400, "invalid-parameters-format".to_owned()));
         }
         table.done();
-    }
+    });
 }
 
 /// The headers of every answer, to a request from nowhere.
@@ -123,7 +123,7 @@ fn common(table: &mut Table, row: &str, said: &Said, origin: &str) {
 
 #[test]
 fn every_answer_may_be_read_by_pages_of_every_origin() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let token = person.log_in();
@@ -134,7 +134,7 @@ fn every_answer_may_be_read_by_pages_of_every_origin() {
         let info = person.get("access-info", &[("authorization", &token)]);
         table.row("access-info", info.status, 200);
         common(&mut table, "access-info", &info, "*");
-        if generation == Generation::V2 {
+        if generation == Generation::V2 && way == Way::Alone {
             table.holds("access-info: the access", info.header("pryv-access-id").is_some(), info.text());
         }
         let activated = person.activate(&token, &person.data());
@@ -173,12 +173,12 @@ fn every_answer_may_be_read_by_pages_of_every_origin() {
             table.row(&format!("what was asked for: {name}"), said.header(name), Some(wanted.to_owned()));
         }
         table.done();
-    }
+    });
 }
 
 #[test]
 fn a_body_is_json_when_it_says_so_and_empty_otherwise() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let v1 = generation == Generation::V1;
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
@@ -225,12 +225,12 @@ fn a_body_is_json_when_it_says_so_and_empty_otherwise() {
             }
         }
         table.done();
-    }
+    });
 }
 
 #[test]
 fn what_is_not_there_is_said_in_json() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let person = stand.person("janet");
         let mut table = Table::new(format!("not found, {way:?} {generation:?}"));
@@ -247,12 +247,12 @@ fn what_is_not_there_is_said_in_json() {
             }
         }
         table.done();
-    }
+    });
 }
 
 #[test]
 fn errors_have_the_shape_of_their_generation() {
-    for (way, generation) in ALL {
+    every(ALL, |(way, generation)| {
         let stand = Stand::of(way, generation);
         let (person, _) = stand.enrolled("janet");
         let session = person.challenged(generation);
@@ -277,5 +277,5 @@ fn errors_have_the_shape_of_their_generation() {
             }
         }
         table.done();
-    }
+    });
 }
