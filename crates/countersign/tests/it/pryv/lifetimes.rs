@@ -144,3 +144,19 @@ fn a_restart_loses_nothing_that_is_on_its_way() {
         assert_eq!(info.status, 200, "{}", info.text());
     });
 }
+
+#[test]
+fn an_administrator_opens_a_factor_that_is_locked() {
+    every(ALL, |(way, generation)| {
+        let stand = Stand::of(way, generation);
+        let (person, codes) = stand.enrolled("janet");
+        let session = person.challenged(generation);
+        let wrong = crate::house::another(&stand.code(&person));
+        (0..3).for_each(|_| drop(person.verify(&session, &wrong)));
+        assert!(is_locked(&person.recover(&codes[0])));
+        stand.place.command(&["user", "unlock", super::stand::TENANT, "-", "janet"]);
+        let session = person.challenged(generation);
+        let said = person.verify(&session, &stand.code(&person));
+        assert_eq!(said.status, 200, "{}", said.text());
+    });
+}

@@ -325,3 +325,22 @@ fn access_info_tells_what_a_token_is() {
         table.done();
     });
 }
+
+#[test]
+fn a_personal_token_dies_when_nobody_uses_it() {
+    let stand = Stand::of(Way::Alone, Generation::V1);
+    let person = stand.person("janet");
+    stand.set(&["--access-max-age-s", "3"]);
+    #[expect(clippy::disallowed_methods, reason = "a test lets time pass")]
+    let sleep = |ms| std::thread::sleep(std::time::Duration::from_millis(ms));
+    sleep(2300);
+    let token = person.log_in();
+    let used = |token: &str| person.get("access-info", &[("authorization", token)]).error();
+    for _ in 0..2 {
+        sleep(2000);
+        assert_eq!(used(&token).0, 200, "each use renews it");
+    }
+    sleep(3400);
+    assert_eq!(used(&token), told(403, "invalid-access-token", "Access session has expired."));
+    assert_ne!(person.log_in(), token, "a log-in gives another");
+}
