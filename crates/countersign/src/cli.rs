@@ -690,7 +690,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 /// What a provider can serve and a route can lead to: also where only the provider knows how a person is reached.
 fn routed(text: &str) -> Result<Channel, String> {
-    let routed = Channel::parse(text).filter(|it| Channel::CARRIED.contains(it) || *it == Channel::External);
+    let routed = Channel::parse(text).filter(|it| Channel::SENT.contains(it));
     routed.ok_or_else(|| "use sms, voice, email or external".to_owned())
 }
 

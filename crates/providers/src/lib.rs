@@ -84,7 +84,7 @@ impl Carriers for Fleet {
                 pryv::build(&settings.settings, &secrets, self.egress.clone(), self.clock.clone())
             }
             "inbox" => {
-                carries("inbox", &[Channel::Sms, Channel::Voice, Channel::Email, Channel::External])?;
+                carries("inbox", &Channel::SENT)?;
                 let tray = self
                     .tray
                     .clone()

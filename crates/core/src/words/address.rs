@@ -26,6 +26,9 @@ impl Channel {
     /// All of them, in the order in which they are shown.
     pub const ALL: [Self; 5] = [Self::Sms, Self::Voice, Self::Email, Self::External, Self::Totp];
 
+    /// The channels over which something is sent, in the order in which they are shown.
+    pub const SENT: [Self; 4] = [Self::Sms, Self::Voice, Self::Email, Self::External];
+
     /// The channels over which we send words of our own, in the order in which they are shown.
     pub const CARRIED: [Self; 3] = [Self::Sms, Self::Voice, Self::Email];
 

@@ -16,9 +16,10 @@ use countersign_core::Core;
 use countersign_core::nouns::route::Route;
 use countersign_core::nouns::tenant::{Policy, Tenant};
 use countersign_core::verbs::manage::{NewClient, NewProvider, TenantChange};
-use countersign_core::words::address::Channel;
+use countersign_core::words::address::{Channel, Login};
 use countersign_core::words::refusal::{Error, Refusal};
 use countersign_core::words::secret::Secret;
+use countersign_web::pryv;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,10 @@ allow_inbox = true
 
 const TENANT: &str = "demo";
 const PROVIDER: &str = "inbox";
+
+/// Who logs in as with Pryv.io, and with what.
+const PERSON: &str = "jane-doe";
+const PASSWORD: &str = "demo-password";
 
 /// Where the secret of the demo client is kept: the database has only its hash.
 const CLIENT_FILE: &str = "demo-client.json";
@@ -133,6 +138,9 @@ async fn settle(core: &Core, folder: &Path) -> Result<DemoClient, No> {
     if tenant.routes.is_empty() {
         lead_to_inbox(core, &tenant).await?;
     }
+    if !tenant.dialects.contains_key(pryv::DIALECT) {
+        settle_person(core, &tenant).await?;
+    }
     settle_client(core, &tenant, &folder.join(CLIENT_FILE)).await
 }
 
@@ -149,16 +157,27 @@ fn program() -> String {
 async fn lead_to_inbox(core: &Core, tenant: &Tenant) -> Result<(), No> {
     let inbox = NewProvider {
         name: PROVIDER.to_owned(),
-        channels: Channel::CARRIED.to_vec(),
+        channels: Channel::SENT.to_vec(),
         kind: "inbox".to_owned(),
         settings: serde_json::json!({}),
         secrets: Default::default(),
     };
     let inbox = core.put_provider(tenant.id, inbox).await?.id;
     let route = |channel| Route { channel, destination: String::new(), legs: vec![inbox] };
-    let routes = Some(Channel::CARRIED.map(route).to_vec());
+    let routes = Some(Channel::SENT.map(route).to_vec());
     core.change_tenant(tenant.id, TenantChange { routes, ..TenantChange::default() }).await?;
     Ok(())
+}
+
+/// A person who logs in as with Pryv.io. Whoever can reach a trial sees every code in its inbox, so the password is no secret.
+async fn settle_person(core: &Core, tenant: &Tenant) -> Result<(), No> {
+    let told = serde_json::to_value(pryv::Settings::default()).map_err(io::Error::other)?;
+    core.set_dialect(tenant.id, pryv::DIALECT, Some(told)).await?;
+    let login = Login::parse(PERSON).map_err(|why| No::refused(why.to_string()))?;
+    match core.create_account(tenant.id, login, Secret::new(PASSWORD), "en").await {
+        Ok(_) | Err(Error::Refused(Refusal::NameTaken)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn settle_client(core: &Core, tenant: &Tenant, file: &Path) -> Result<DemoClient, No> {
@@ -194,6 +213,7 @@ fn banner(ready: &Ready<'_>, program: &str, file: &Path) -> String {
 Countersign is at {base_url}, for you to try. Messages are sent to nobody: the inbox shows them.
 
   Inbox     {inbox_url}
+  Pryv.io   {base_url}/{PERSON}/auth/login, password {PASSWORD}: docs/pryv.md has lines to paste
   Commands  {program} --config {file} tenant show {TENANT}
   Stop      Ctrl-C; tenants, clients, people and limits are kept for the next start, the messages of the inbox are not
 
@@ -238,7 +258,7 @@ mod tests {
         assert_eq!((&again.client_id, &again.client_secret), (&first.client_id, &first.client_secret));
 
         let tenant = home.core.tenant_named(TENANT).await.unwrap();
-        assert_eq!((tenant.routes.len(), tenant.policy.sends), (Channel::CARRIED.len(), 1000));
+        assert_eq!((tenant.routes.len(), tenant.policy.sends), (Channel::SENT.len(), 1000));
         home.core.remove_client(tenant.id, &first.client_id).await.unwrap();
         let another = settle(&home.core, folder.path()).await.unwrap();
         assert_ne!(another.client_id, first.client_id);

@@ -224,7 +224,7 @@ fn from_file(kind: String, channels: Vec<Channel>, file: Option<&Path>, changes:
     let channels = match (channels.is_empty(), kind.as_str()) {
         (false, _) => channels,
         (true, "smtp") => vec![Channel::Email],
-        (true, "inbox") => Channel::CARRIED.to_vec(),
+        (true, "inbox") => Channel::SENT.to_vec(),
         (true, "pryv") => vec![Channel::External],
         (true, _) => return Err(No::usage("say which channels it serves, such as --channel sms")),
     };

@@ -57,6 +57,35 @@ fn the_lines_for_pasting_work_as_pasted() {
     assert_eq!((ended.status.code(), ended.rest), (Some(0), vec![]));
 }
 
+/// The lines of `docs/pryv.md`, under "Try it".
+#[test]
+fn the_lines_of_the_page_about_pryv_work_as_pasted() {
+    let test = "the_lines_of_the_page_about_pryv_work_as_pasted";
+    if ["bash", "curl"].iter().any(|tool| tools::find(test, tool).is_none()) {
+        return;
+    }
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/pryv.md")).expect("the page");
+    let (_, from) = page.split_once("## Try it").expect("the part");
+    let (_, block) = from.split_once("```sh\n").expect("its lines");
+    let (block, _) = block.split_once("```").expect("their end");
+    let folder = Folder::new("first-minutes-pryv");
+    let (trial, ready) = Trial::ready(&folder);
+    let base = |line: &str| if line.starts_with("BASE=") { format!("BASE={}", ready.base_url) } else { line.to_owned() };
+    let lines: Vec<_> = block.lines().map(base).collect();
+    for (shell, arguments) in [("bash", &["--norc", "--noprofile", "-i"][..]), ("sh", &[])] {
+        let (out, err) = typed(shell, arguments, &folder, &lines);
+        let answers: Vec<Value> = out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let has = |at: usize, name: &str| answers.get(at).is_some_and(|it| !it[name].is_null());
+        let told = ["token", "mfaToken", "recoveryCodes", "mfaToken", "message", "token", "message"];
+        for (at, name) in told.iter().enumerate() {
+            assert!(has(at, name), "{shell}: no {name} in answer {at}\n{out}\n{err}");
+        }
+        assert_eq!(answers.len(), told.len(), "{shell}: {out}\n{err}");
+    }
+    let ended = trial.stop();
+    assert_eq!((ended.status.code(), ended.rest), (Some(0), vec![]));
+}
+
 #[test]
 fn a_machine_gets_one_line_and_the_messages_as_promised() {
     let folder = Folder::new("first-minutes-json");
