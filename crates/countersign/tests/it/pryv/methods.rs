@@ -381,6 +381,11 @@ fn a_core_that_fails_is_passed_on_and_nothing_is_half_done() {
     let said = person.confirm(&session, &stand.code(&person));
     table.row("confirm", said.error(), wanted.clone());
     table.row("confirm: nothing is stored", core.profile("janet"), json!({}));
+    // The session lives on: another code may be asked for and confirmed.
+    table.row("confirm: its session lives", person.challenge(&session).status, 200);
+    let said = person.confirm(&session, &stand.code(&person));
+    table.row("confirm again", said.status, 200);
+    table.row("confirm again ends it", person.confirm(&session, &stand.code(&person)).error(), Generation::V1.unknown_session());
     let codes = stand.enroll(&person);
     table.row("it works again", (codes.len(), core.profile("janet")["mfa"]["content"].clone()), (10, person.data()));
 
