@@ -23,6 +23,7 @@ mod pages;
 mod postgres;
 mod providers_prism;
 mod providers_tls;
+mod pryv;
 mod race;
 mod raw;
 mod rotation;
