@@ -321,7 +321,8 @@ async fn a_person_has_one_second_factor_and_the_new_one_takes_the_place_of_the_o
     // Two at once leave one.
     let (one, two) =
         tokio::join!(house.core.put_second_factor(&scope, &who, factor("3")), house.core.put_second_factor(&scope, &who, factor("4")));
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     assert!(house.core.remove_second_factor(&scope, &who).await.unwrap());
     assert!(house.core.second_factor(&scope, &who).await.unwrap().is_none());
     assert!(!house.core.remove_second_factor(&scope, &who).await.unwrap(), "nothing was behind it");
