@@ -11,6 +11,7 @@ mod histogram;
 mod message;
 mod nodes;
 mod process;
+mod pryv;
 mod report;
 mod run;
 mod seed;
@@ -47,6 +48,9 @@ struct Options {
     /// The engine that keeps the data. PostgreSQL is started by the run, with a cluster of its own; its programs must be installed.
     #[arg(long, value_enum, default_value_t = Engine::Sqlite)]
     engine: Engine,
+    /// The dialect that is spoken. Pryv is measured on the embedded engine, in front of a stand-in for its core, and alone.
+    #[arg(long, value_enum, default_value_t = Dialect::Ciam)]
+    dialect: Dialect,
     /// The server's program [default: `countersign` beside this program]; `stand-in` tests the driver without it.
     #[arg(long)]
     server: Option<PathBuf>,
@@ -99,12 +103,21 @@ enum Engine {
     Postgres,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dialect {
+    Ciam,
+    Pryv,
+}
+
 /// The other processes of a run; they are started by it.
 #[derive(Subcommand)]
 enum Part {
     /// The provider that takes every message.
     #[command(hide = true)]
     Sink,
+    /// The core of Pryv.io that logs everybody in.
+    #[command(hide = true)]
+    PryvCore,
     /// Enrols people in a database that no server has open.
     #[command(hide = true)]
     Seed {
@@ -148,6 +161,7 @@ fn main() -> Result<()> {
     match words.part {
         None => measure(words.options),
         Some(Part::Sink) => sink::serve(),
+        Some(Part::PryvCore) => pryv::upstream::serve(),
         Some(Part::Seed { database, master_key, tenant, people }) => {
             runtime()?.block_on(seed::seed(&database, &master_key, &tenant, people))
         }
@@ -179,6 +193,10 @@ fn measure(options: Options) -> Result<()> {
     if matches!(kind, server::Kind::StandIn) {
         ensure!(options.engine == Engine::Sqlite && options.grown.is_none(), "the stand-in keeps nothing that grows, and no PostgreSQL");
     }
+    if options.dialect == Dialect::Pryv {
+        let embedded = options.engine == Engine::Sqlite && options.grown.is_none();
+        ensure!(embedded && matches!(kind, server::Kind::Countersign(_)), "--dialect pryv needs the server itself, on the embedded engine");
+    }
     let told = run::Options {
         kind,
         folder,
@@ -199,6 +217,7 @@ fn measure(options: Options) -> Result<()> {
     });
     let measured = match (options.engine, growth) {
         (engine, Some(growth)) => growth::run(&told, growth, engine == Engine::Postgres),
+        (Engine::Sqlite, None) if options.dialect == Dialect::Pryv => pryv::run(&told),
         (Engine::Sqlite, None) => run::run(&told),
         (Engine::Postgres, None) => nodes::run(&told),
     };

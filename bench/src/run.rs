@@ -26,10 +26,10 @@ const STARTS: usize = 5;
 const SINK_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Connections over which challenges are opened that no row measures.
-const OPENING: usize = 128;
+pub const OPENING: usize = 128;
 
 /// Challenges that one round opens at most.
-const OPENED_MOST: usize = 600_000;
+pub const OPENED_MOST: usize = 600_000;
 
 /// What a run is told.
 #[derive(Debug)]
@@ -294,19 +294,28 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The right codes of all these challenges, which may reach the sink a little after the answers reached us.
+    /// The right codes of all these challenges.
     fn right(&mut self, opened: &[Opened]) -> Result<Vec<Guess>> {
+        let numbers: Vec<_> = opened.iter().map(|it| it.to).collect();
+        Ok(Guess::right(opened, &self.codes(&numbers)?))
+    }
+
+    /// The codes that went to these numbers, in their order. They may reach the sink a little after the answers reached us.
+    ///
+    /// # Errors
+    /// A code that does not reach the sink.
+    pub fn codes(&mut self, numbers: &[u64]) -> Result<Vec<u32>> {
         let since = Instant::now();
         loop {
             self.heard.extend(sink::codes(self.sink)?);
-            if let Ok(guesses) = Guess::right(opened, &self.heard) {
-                for one in opened {
-                    self.heard.remove(&one.to);
+            if let Some(codes) = numbers.iter().map(|it| self.heard.get(it).copied()).collect() {
+                for number in numbers {
+                    self.heard.remove(number);
                 }
-                return Ok(guesses);
+                return Ok(codes);
             }
             if since.elapsed() > SINK_PATIENCE {
-                bail!("the sink saw {} messages, and {} challenges were opened", self.heard.len(), opened.len());
+                bail!("the sink saw {} messages, and {} challenges were opened", self.heard.len(), numbers.len());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -346,20 +355,34 @@ fn budgets(slow: bool, connections: usize) -> Vec<Row> {
     rows.map(row).into()
 }
 
-struct Rows {
-    rows: Vec<Row>,
-    load: Load,
+/// Rows that are measured in turns.
+pub struct Rows {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The load of a row, but for where it goes and over how many connections.
+    pub load: Load,
 }
 
 impl Rows {
     /// Runs one row once, and gives its rate.
-    fn measure(&mut self, row: usize, running: &Running, address: SocketAddr, work: &mut impl Work, ceiling: Option<f64>) -> Result<f64> {
+    ///
+    /// # Errors
+    /// Whatever makes its figures worthless.
+    pub fn measure(
+        &mut self,
+        row: usize,
+        running: &Running,
+        address: SocketAddr,
+        work: &mut impl Work,
+        ceiling: Option<f64>,
+    ) -> Result<f64> {
         let probe = || {
             let usage = running.usage()?;
             Ok(Probe { nodes: Some(usage.cpu), own: process::own_cpu()?, flushes: usage.flushes, ..Probe::default() })
         };
         let row = &mut self.rows[row];
-        let window = driver::drive(Load { address, ..self.load }, work, probe).with_context(|| row.what.clone())?;
+        let window =
+            driver::drive(Load { address, connections: row.connections, ..self.load }, work, probe).with_context(|| row.what.clone())?;
         let sample = sample(&window, ceiling);
         row.rounds.push(sample);
         Ok(sample.rate)

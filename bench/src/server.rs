@@ -95,6 +95,43 @@ impl Server {
         Ok(server)
     }
 
+    /// Has its tenant speak the Pryv dialect as well: in front of `core`, or alone. Codes go to the sink.
+    ///
+    /// # Errors
+    /// A command of the server that fails; the stand-in has no such dialect.
+    pub fn speak_pryv(&self, core: Option<SocketAddr>) -> Result<()> {
+        let endpoint = json!({
+            "url": format!("http://{}/messages", self.sink),
+            "method": "POST",
+            "body": r#"{"to":"{{ number }}","text":"{{ message }}"}"#,
+            "headers": { "content-type": "application/json" },
+        });
+        let file = self.folder.join("pryv.json");
+        std::fs::write(&file, json!({ "single": endpoint }).to_string())?;
+        let file = file.to_str().context("a folder whose name is not UTF-8")?;
+        let core = core.map_or_else(|| "none".to_owned(), |it| format!("http://{it}"));
+        self.run(&["import", "pryv", file, "--tenant", TENANT, "--generation", "v1", "--core-url", &core])?;
+        // The sink knows codes by their six digits. Tries of a password are counted as sends are.
+        self.run(&["tenant", "set", TENANT, "--set", "code_length=6", "--set", "sends=1000"])?;
+        Ok(())
+    }
+
+    /// Puts somebody into the directory of its tenant.
+    ///
+    /// # Errors
+    /// A command of the server that fails.
+    pub fn add_user(&self, name: &str, password: &str) -> Result<()> {
+        let file = self.folder.join("password");
+        std::fs::write(&file, password)?;
+        let file = file.to_str().context("a folder whose name is not UTF-8")?;
+        self.run(&["user", "add", name, "--tenant", TENANT, "--password-file", file]).map(drop)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Value> {
+        let Kind::Countersign(program) = &self.kind else { bail!("the stand-in has no commands") };
+        run(program, &self.folder.join(CONFIG), arguments)
+    }
+
     /// What is under load, for the report.
     #[must_use]
     pub fn name(&self) -> String {

@@ -38,11 +38,33 @@ pub fn codes(address: SocketAddr) -> Result<Codes> {
     std::str::from_utf8(&body)?.lines().map(|line| pair(line).context("the sink told nonsense")).collect()
 }
 
-/// Serves on a free port of loopback until standard input is closed; tells the address on standard output.
+/// The sink, until standard input is closed.
 ///
 /// # Errors
 /// No port, or a poll that fails.
 pub fn serve() -> Result<()> {
+    let mut seen: Vec<(u64, u32)> = Vec::new();
+    serve_with(|head, body, out| {
+        if !head.starts_with(b"GET ") {
+            seen.extend(read(body));
+            out.extend_from_slice(TAKEN);
+            return Ok(());
+        }
+        let mut told = String::with_capacity(seen.len() * 20);
+        for (to, code) in seen.drain(..) {
+            writeln!(told, "{to} {code:06}")?;
+        }
+        write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{told}", told.len())?;
+        Ok(())
+    })
+}
+
+/// Serves on a free port of loopback until standard input is closed; tells the address on standard output. `answer` takes head and
+/// body of a whole message, and writes the whole answer.
+///
+/// # Errors
+/// No port, or a poll that fails.
+pub fn serve_with(mut answer: impl FnMut(&[u8], &[u8], &mut Vec<u8>) -> Result<()>) -> Result<()> {
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -51,7 +73,7 @@ pub fn serve() -> Result<()> {
 
     let mut events = Events::with_capacity(1024);
     let mut peers: HashMap<Token, Peer> = HashMap::new();
-    let mut seen = Vec::new();
+    let mut out = Vec::with_capacity(4096);
     let mut next = 1;
     loop {
         match poll.poll(&mut events, None) {
@@ -61,9 +83,9 @@ pub fn serve() -> Result<()> {
         for event in &events {
             if event.token() != LISTENER {
                 let Some(peer) = peers.get_mut(&event.token()) else { continue };
-                if let Err(error) = peer.hear(&mut seen) {
+                if let Err(error) = peer.hear(&mut answer, &mut out) {
                     if !error.is::<Gone>() {
-                        eprintln!("The sink drops a connection: {error:#}");
+                        eprintln!("A connection is dropped: {error:#}");
                     }
                     peers.remove(&event.token());
                 }
@@ -105,7 +127,7 @@ impl std::fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 impl Peer {
-    fn hear(&mut self, seen: &mut Vec<(u64, u32)>) -> Result<()> {
+    fn hear(&mut self, answer: &mut impl FnMut(&[u8], &[u8], &mut Vec<u8>) -> Result<()>, out: &mut Vec<u8>) -> Result<()> {
         let mut part = [0; 8 * 1024];
         loop {
             match self.socket.read(&mut part) {
@@ -120,24 +142,13 @@ impl Peer {
                 && let end = head.length + head.body
                 && end <= self.bytes.len()
             {
-                self.answer(head, seen)?;
+                out.clear();
+                answer(&self.bytes[..head.length], &self.bytes[head.length..end], out)?;
+                write_whole(&mut self.socket, out)?;
                 self.bytes.drain(..end);
             }
             ensure!(self.bytes.len() <= MESSAGE_BYTES, "a message of more than {MESSAGE_BYTES} bytes");
         }
-    }
-
-    fn answer(&mut self, head: message::Head, seen: &mut Vec<(u64, u32)>) -> Result<()> {
-        if self.bytes.starts_with(b"GET ") {
-            let mut told = String::with_capacity(seen.len() * 20);
-            for (to, code) in seen.drain(..) {
-                writeln!(told, "{to} {code:06}")?;
-            }
-            let whole = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{told}", told.len());
-            return write_whole(&mut self.socket, whole.as_bytes());
-        }
-        seen.extend(read(&self.bytes[head.length..head.length + head.body]));
-        write_whole(&mut self.socket, TAKEN)
     }
 }
 

@@ -6,7 +6,6 @@
 use crate::driver::Work;
 use crate::message;
 use crate::server::Doors;
-use crate::sink::Codes;
 use anyhow::{Context, Result, bail, ensure};
 use std::net::SocketAddr;
 
@@ -105,14 +104,16 @@ fn escaped(text: &str) -> String {
 pub struct People(u32);
 
 impl People {
-    fn next(&mut self) -> u32 {
+    /// The next of them.
+    pub fn next(&mut self) -> u32 {
         self.0 += 1;
         self.0
     }
 }
 
 /// The number of a person: possible in India's numbering plan, where mobile numbers have ten digits and may begin with 8.
-fn number(person: u32) -> u64 {
+#[must_use]
+pub fn number(person: u32) -> u64 {
     918_000_000_000 + u64::from(person % 1_000_000_000)
 }
 
@@ -193,13 +194,10 @@ pub struct Guess {
 }
 
 impl Guess {
-    /// The right code of each challenge, as the sink saw it.
-    ///
-    /// # Errors
-    /// A challenge whose code never reached the sink.
-    pub fn right(opened: &[Opened], codes: &Codes) -> Result<Vec<Self>> {
-        let guess = |it: &Opened| codes.get(&it.to).map(|code| Self { id: it.id, code: *code, door: it.door });
-        opened.iter().map(|it| guess(it).context("a code never reached the sink")).collect()
+    /// The right code of each challenge: `codes` are in the order of `opened`.
+    #[must_use]
+    pub fn right(opened: &[Opened], codes: &[u32]) -> Vec<Self> {
+        opened.iter().zip(codes).map(|(it, code)| Self { id: it.id, code: *code, door: it.door }).collect()
     }
 
     /// Two wrong codes for each challenge, far enough apart that they are never on their way together. A third would end
@@ -253,7 +251,11 @@ impl<I: Iterator<Item = Guess>> Work for Answers<I> {
     }
 }
 
-fn right(status: u16, expected: u16, body: &[u8]) -> Result<()> {
+/// Whether the answer has the status that it should have.
+///
+/// # Errors
+/// It has another.
+pub fn right(status: u16, expected: u16, body: &[u8]) -> Result<()> {
     if status == expected {
         return Ok(());
     }
