@@ -51,7 +51,7 @@ pub trait Tasks: Send + Sync {
     fn pause(&self, span: Duration) -> Pending<'static, ()>;
 
     /// Does what keeps a processor busy for long (hashing a password) beside everything else, and a few at a time, so that a storm of it
-    /// holds up nobody's codes. Ready when it is done.
+    /// holds up nobody's codes. Ready when it is done; or at once and undone, when too much of it waits already.
     fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()>;
 }
 

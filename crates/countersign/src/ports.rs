@@ -57,18 +57,28 @@ fn from_the_system(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("no code may be drawn where the operating system has no randomness");
 }
 
+/// How much labour there may be for each processor, on hand or waiting. A password takes some 15 ms, so the last one waits for about a
+/// second.
+const QUEUE: usize = 64;
+
 /// Work on the runtime. What was detached is counted, so that a stop can wait for it.
 #[derive(Debug, Clone)]
 pub struct TokioTasks {
     detached: TaskTracker,
     /// One for each processor: more labour at once would end no sooner, and would leave nothing to anybody else.
     hands: Arc<Semaphore>,
+    /// Places for work that waits for a hand, or has one.
+    queue: Arc<Semaphore>,
 }
 
 impl Default for TokioTasks {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { detached: TaskTracker::new(), hands: Arc::new(Semaphore::new(processors)) }
+        Self {
+            detached: TaskTracker::new(),
+            hands: Arc::new(Semaphore::new(processors)),
+            queue: Arc::new(Semaphore::new(processors * QUEUE)),
+        }
     }
 }
 
@@ -91,7 +101,9 @@ impl Tasks for TokioTasks {
 
     fn labour(&self, work: Box<dyn FnOnce() + Send>) -> Pending<'static, ()> {
         let hands = self.hands.clone();
+        let queue = self.queue.clone();
         Box::pin(async move {
+            let Ok(_waiting) = queue.try_acquire_owned() else { return };
             let hand = hands.acquire_owned().await.expect("nobody closes it");
             // The hand is kept until the work is done, also when nobody waits for it any more.
             let done = tokio::task::spawn_blocking(move || {

@@ -18,7 +18,7 @@ use countersign_core::ports::{CheckError, Clock, Pending, Provider, Receipt, Sen
 use countersign_core::words::address::Address;
 use countersign_core::words::id::DeliveryId;
 use countersign_core::words::secret::{Offered, Secret};
-use countersign_core::words::variables::Variables;
+use countersign_core::words::variables::{Variables, shown};
 use countersign_core::words::wording::Message;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION};
 use reqwest::{Method, Url};
@@ -125,6 +125,11 @@ struct Pair {
     verify: Endpoint,
 }
 
+/// Whether `text` means nothing in an address, a form or a document: letters, digits, blanks and a few marks.
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c.is_alphanumeric() || " -._~@:".contains(c))
+}
+
 impl Verifies for ChallengeVerify {
     fn start(&self, _: DeliveryId, to: Address) -> Pending<'static, Result<Receipt, SendError>> {
         let it = self.0.clone();
@@ -141,8 +146,11 @@ impl Verifies for ChallengeVerify {
             if !offered.with.is_empty() && offered.with.check().is_err() {
                 return Err(CheckError::NotAsked(format!("what came with the code has more than {} bytes", Variables::MOST)));
             }
+            // What could be more than one value, in an address or a form, is as good as not sent.
+            let plain = offered.with.iter().filter(|(_, value)| is_plain(&shown(value)));
+            let plain = Variables::of(plain.map(|(name, value)| (name.to_owned(), value.clone())));
             // What is known of the person wins, so that nobody has a code checked that was sent elsewhere.
-            let all = offered.with.with(data);
+            let all = plain.with(data);
             match it.way.ask(&it.verify, &Values::of(all.iter())).await {
                 Ok(()) => Ok(true),
                 Err(miss) => miss.verdict(),

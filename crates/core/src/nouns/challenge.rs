@@ -182,7 +182,8 @@ impl Challenge {
         }
     }
 
-    /// The challenge after it turned out that an answer which was paid for reached nobody. One that has ended meanwhile stays as it is.
+    /// The challenge after it turned out that an answer which was paid for reached nobody. One that is over stays so, also when that
+    /// answer was its last: another challenge may be opened.
     #[must_use]
     pub fn given_back(self) -> Self {
         match self.stage {

@@ -47,6 +47,12 @@ pub struct Sends {
 }
 
 impl Sends {
+    /// One fewer was taken.
+    #[must_use]
+    pub fn one_less(self) -> Self {
+        Self { taken: self.taken.saturating_sub(1), ..self }
+    }
+
     /// Takes one send out of what is left. Gives the new count and, where the send is refused, until when.
     pub fn take(before: Option<Self>, now: Timestamp, policy: &Policy) -> (Self, Result<(), Timestamp>) {
         let window = Duration::from_secs(policy.sends_window_s.into());

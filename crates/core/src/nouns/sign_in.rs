@@ -1,10 +1,11 @@
 //! Sign-ins: a person who has shown a first factor, and has not finished with the second.
 
 use crate::words::address::{Address, Channel, Fingerprint};
-use crate::words::id::ChallengeId;
+use crate::words::id::{ChallengeId, FactorId, UserId};
 use crate::words::secret::Sealed;
 use crate::words::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A sign-in on its way. Callers hold a token for it (`mfaToken`); what is kept is the token's keyed hash. It outlives challenges: when
 /// the code of one is over, another may be asked for. Finishing it removes the record, so it is finished once (invariant 1).
@@ -35,17 +36,27 @@ pub enum Finishes {
 }
 
 /// What a sign-in carries along. Kept sealed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baggage {
     /// By which way the person is asked.
     pub channel: Channel,
     /// Where the person is reached.
     pub to: Address,
+    /// Whose account it is, in a directory of our own, and which second factor is asked for: somebody who gets the same name later is
+    /// another person, and a factor that was replaced finishes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<(UserId, FactorId)>,
     /// What the dialect needs at the end of it, and nobody else understands.
     pub more: serde_json::Value,
 }
 
 impl SignIn {
+    /// Whether the person has proven before to be reached there: at a log-in, and not while a second factor is being activated.
+    #[must_use]
+    pub fn asks_a_proven_address(&self) -> bool {
+        self.purpose == Finishes::Login
+    }
+
     /// Whether `user` may go on with it at `now`.
     #[must_use]
     pub fn is_for(&self, user: Fingerprint, now: Timestamp) -> bool {
@@ -57,5 +68,11 @@ impl SignIn {
 /// end of a log-in with a second factor; nothing else.
 #[derive(Debug)]
 pub struct Passage {
-    pub(crate) of: Fingerprint,
+    pub(crate) account: UserId,
+}
+
+impl fmt::Debug for Baggage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Baggage({}, …)", self.channel)
+    }
 }

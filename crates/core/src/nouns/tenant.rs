@@ -6,7 +6,7 @@ use crate::words::id::TenantId;
 use crate::words::refusal::Refusal;
 use crate::words::secret::{Sealed, WrappedKey};
 use crate::words::time::Timestamp;
-use crate::words::variables::shown;
+use crate::words::variables::{BadVariables, shown};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -168,15 +168,18 @@ impl Policy {
     /// stands; else the address itself.
     ///
     /// # Errors
-    /// [`BadPhoneNumber`] when there is none, or one that cannot be.
-    pub fn judged<'a>(&self, to: &'a Address) -> Result<Cow<'a, Address>, BadPhoneNumber> {
+    /// Refusals: `PhoneNumberBad` when there is none, or one that cannot be; `DataBad` when another value could name a second receiver.
+    pub fn judged<'a>(&self, to: &'a Address) -> Result<Cow<'a, Address>, Refusal> {
         match (to, &self.number_in) {
             (Address::Data(data), Some(name)) => {
+                if data.iter().any(|(_, value)| shown(value).contains(['&', ';'])) {
+                    return Err(BadVariables::Separator.into());
+                }
                 let text = data.get(name).map(shown).ok_or(BadPhoneNumber::Impossible)?;
                 let text = text.trim();
                 // Messaging services write numbers without the plus.
                 let whole = if text.starts_with('+') || self.region.is_some() { text.to_owned() } else { format!("+{text}") };
-                PhoneNumber::parse(&whole, self.region.as_deref()).map(|it| Cow::Owned(Address::Phone(it)))
+                Ok(Cow::Owned(Address::Phone(PhoneNumber::parse(&whole, self.region.as_deref())?)))
             }
             _ => Ok(Cow::Borrowed(to)),
         }
@@ -219,8 +222,10 @@ mod tests {
         }
         let swiss = Policy { region: Some("CH".into()), ..named.clone() };
         assert_eq!(number(&swiss, &data("079 123 12 12".into())), Ok("+41791231212".to_owned()));
-        assert_eq!(number(&named, &data("19002345678".into())), Err(BadPhoneNumber::Kind), "premium");
+        assert_eq!(number(&named, &data("19002345678".into())), Err(BadPhoneNumber::Kind.into()), "premium");
         assert!(number(&named, &data("no number".into())).is_err());
+        let two = Variables::of([("number".to_owned(), "41791231212".into()), ("message".to_owned(), "x&to=19002345678".into())]);
+        assert_eq!(number(&named, &Address::Data(two)), Err(BadVariables::Separator.into()));
         assert!(
             number(&Policy { number_in: Some("phone".into()), ..Policy::default() }, &data("41791231212".into())).is_err(),
             "none there"

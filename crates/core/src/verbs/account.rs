@@ -9,6 +9,7 @@ use crate::nouns::event::What;
 use crate::nouns::factor::{Factor, FactorKind, FactorStage};
 use crate::nouns::limit::{Count, Limit, Sends};
 use crate::nouns::sign_in::Passage;
+use crate::nouns::tenant::Policy;
 use crate::nouns::user::{Access, AccessStage, Account, User};
 use crate::ports::{Change, Held, Key, Record, Seen};
 use crate::words::address::{Fingerprint, Login};
@@ -25,6 +26,9 @@ use std::time::Duration;
 
 /// The shortest and the longest password (NIST SP 800-63B §3.1.1.2 asks for at least eight characters beside a second factor).
 const PASSWORD: std::ops::RangeInclusive<usize> = 8..=256;
+
+/// How many times the tries of one person may come from one place, which may be an office.
+const NEIGHBOURS: u16 = 10;
 
 /// Applications with which one person is logged in at a time; beyond them the longest unused are logged out.
 const ACCESSES: usize = 64;
@@ -45,6 +49,8 @@ const SECOND_FACTOR: &str = "second factor";
 /// A person's second factor, opened.
 #[derive(Debug, Clone)]
 pub struct SecondFactor {
+    /// Which one; none before it is kept, and where another server keeps it.
+    pub id: Option<FactorId>,
     /// Where the person is reached.
     pub data: Variables,
     /// The recovery codes, as they are kept.
@@ -56,8 +62,13 @@ pub struct SecondFactor {
 pub enum Next {
     /// Nothing more is asked for.
     Done(Passage),
-    /// The person has a second factor.
-    Second(SecondFactor),
+    /// The person has a second factor. Whose it is, and which, goes into the baggage of the sign-in.
+    Second {
+        /// Whose it is, and which.
+        account: Option<(UserId, FactorId)>,
+        /// The second factor.
+        factor: SecondFactor,
+    },
 }
 
 /// A person who is logged in.
@@ -110,7 +121,7 @@ impl Core {
             &scope,
             login,
             |user| What::AccountSaved { user },
-            move |account| {
+            move |_, account| {
                 account.password.clone_from(&hash);
                 Ok(())
             },
@@ -151,38 +162,60 @@ impl Core {
     pub async fn check_password(&self, scope: &Scope, login: &Login, password: &Secret, from: &str) -> Result<Next, Error> {
         let user = self.account(scope, login).await?;
         let Some(account) = user.account else { return Err(Refusal::UserUnknown.into()) };
-        let tries = scope.tenant.keys.fingerprint("password tries", &[user.named.as_bytes(), from.as_bytes()]);
-        self.take_try(scope, tries).await?;
+        let keys = &scope.tenant.keys;
+        let tries = keys.fingerprint("password tries", &[user.named.as_bytes(), from.as_bytes()]);
+        let from_there = keys.fingerprint("password tries from one place", &[from.as_bytes()]);
+        self.take_try(scope, [(tries, 1), (from_there, NEIGHBOURS)]).await?;
         let given = password.clone();
         let is_right = password.reveal().len() <= *PASSWORD.end()
-            && self.labour(move || is_password(&given, &account.password)).await.ok_or_else(|| hashing("was not finished"))??;
+            && self.labour(move || is_password(&given, &account.password)).await.ok_or_else(busy)??;
         let event = self.event(self.now(), What::Denied { user: user.named });
-        let judge = move |seen: &mut Seen| match (is_right, seen.limit(tries)) {
-            (true, Some(held)) => Judged::Write(Change::none().remove(Key::Limit(tries), held.version), ()),
-            (true, None) => Judged::Write(Change::none(), ()),
-            (false, _) => Judged::Write(Change::none().tell(event.clone()), ()),
+        let judge = move |seen: &mut Seen| {
+            let change = match (is_right, seen.limit(tries)) {
+                (true, Some(held)) => Change::none().remove(Key::Limit(tries), held.version),
+                (true, None) => Change::none(),
+                (false, _) => Change::none().tell(event.clone()),
+            };
+            // Who is right was no try at somebody's password, and neighbours behind one address are many.
+            let change = match (is_right, seen.limit(from_there)) {
+                (true, Some(Held { noun: Limit { count: Count::Sends(count), .. }, version })) => {
+                    change.replace(Record::Limit(Limit { of: from_there, count: Count::Sends(count.one_less()) }), version)
+                }
+                _ => change,
+            };
+            Judged::Write(change, ())
         };
-        self.decide(scope.tenant.tenant.id, vec![Key::Limit(tries)], judge).await?.ok_or(Fault::Contended)?;
+        self.decide(scope.tenant.tenant.id, vec![Key::Limit(tries), Key::Limit(from_there)], judge).await?.ok_or(Fault::Contended)?;
         if !is_right {
             return Err(Refusal::PasswordWrong.into());
         }
         // Read after the password was judged: who has none may get one in between, and not the other way round.
         let factor = self.second_factor_of(scope, user.id).await?;
-        Ok(factor.map_or(Next::Done(Passage { of: user.named }), Next::Second))
+        Ok(match factor {
+            None => Next::Done(Passage { account: user.id }),
+            Some(factor) => Next::Second { account: factor.id.map(|id| (user.id, id)), factor },
+        })
     }
 
-    async fn take_try(&self, scope: &Scope, tries: Fingerprint) -> Result<(), Error> {
+    /// Takes one try out of each limit: as many times what the policy says of sends.
+    pub(super) async fn take_try<const N: usize>(&self, scope: &Scope, limits: [(Fingerprint, u16); N]) -> Result<(), Error> {
         let (now, policy) = (self.now(), scope.tenant.tenant.policy.clone());
         let judge = move |seen: &mut Seen| {
-            let (before, read) = match seen.limit(tries) {
-                Some(Held { noun: Limit { count: Count::Sends(tries), .. }, version }) => (Some(tries), Some(version)),
-                _ => (None, None),
-            };
-            let (after, taken) = Sends::take(before, now, &policy);
-            let change = Change::none().put(Record::Limit(Limit { of: tries, count: Count::Sends(after) }), read);
-            Judged::Write(change, taken.map_err(|until| Refusal::TriesExhausted { until }))
+            let mut change = Change::none();
+            let mut told = Ok(());
+            for (of, times) in limits {
+                let (before, read) = match seen.limit(of) {
+                    Some(Held { noun: Limit { count: Count::Sends(tries), .. }, version }) => (Some(tries), Some(version)),
+                    _ => (None, None),
+                };
+                let (after, taken) = Sends::take(before, now, &Policy { sends: policy.sends.saturating_mul(times), ..policy.clone() });
+                change = change.put(Record::Limit(Limit { of, count: Count::Sends(after) }), read);
+                told = told.and(taken.map_err(|until| Refusal::TriesExhausted { until }));
+            }
+            Judged::Write(change, told)
         };
-        Ok(self.decide(scope.tenant.tenant.id, vec![Key::Limit(tries)], judge).await?.ok_or(Fault::Contended)??)
+        let first = limits.iter().map(|(of, _)| Key::Limit(*of)).collect();
+        Ok(self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)??)
     }
 
     /// Logs a person in with an application, who has shown every factor that is asked for. The same application gets the token that it
@@ -191,9 +224,6 @@ impl Core {
     /// # Errors
     /// Refusals: `UserUnknown`.
     pub async fn log_in(&self, scope: &Scope, login: &Login, passage: Passage, app: &str, lasts: Duration) -> Result<LoggedIn, Error> {
-        if passage.of != named(scope, login) {
-            return Err(Refusal::UserUnknown.into());
-        }
         let now = self.now();
         let id = AccessId::new(now, self.chance());
         // 36^25 possibilities: 129 bits.
@@ -208,7 +238,10 @@ impl Core {
         };
         let tenant = scope.tenant.clone();
         let of = named(scope, login);
-        let told = move |account: &mut Account| {
+        let told = move |user: UserId, account: &mut Account| {
+            if user != passage.account {
+                return Err(Refusal::UserUnknown.into());
+            }
             let language = account.language.clone();
             let known = account.accesses.iter_mut().find(|it| it.app == new.app && it.is_live(now, lasts));
             if let Some(access) = known
@@ -270,7 +303,7 @@ impl Core {
             scope,
             login,
             move |_| What::LoggedOut { user: of },
-            move |account| {
+            move |_, account| {
                 let access = account.accesses.iter_mut().find(|it| it.mac == given).ok_or(Refusal::AccessUnknown)?;
                 access.stage = AccessStage::Ended;
                 Ok(())
@@ -308,7 +341,7 @@ impl Core {
                 return Err(Refusal::SettingBad(format!("a profile has no more than {PROFILE_MOST} bytes")).into());
             }
             let sealed = scope.tenant.keys.seal(profile_place(&of), &plain, self.chance());
-            let put = move |account: &mut Account| {
+            let put = move |_: UserId, account: &mut Account| {
                 let is_unchanged = account.profile == before;
                 if is_unchanged {
                     account.profile = Some(sealed.clone());
@@ -337,7 +370,7 @@ impl Core {
             if let FactorKind::External { data, recovery } = factor.kind {
                 let plain = scope.tenant.keys.open_sealed(data_place(&factor.id), &data)?;
                 let data = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("the data of a factor cannot be read".into()))?;
-                return Ok(Some(SecondFactor { data, recovery }));
+                return Ok(Some(SecondFactor { id: Some(factor.id), data, recovery }));
             }
         }
         Ok(None)
@@ -415,7 +448,7 @@ impl Core {
         scope: &Scope,
         login: &Login,
         what: impl Fn(UserId) -> What + Send + 'static,
-        mut edit: impl FnMut(&mut Account) -> Result<T, Error> + Send + 'static,
+        mut edit: impl FnMut(UserId, &mut Account) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (of, now) = (named(scope, login), self.now());
         let id = crate::words::id::EventId::new(now, self.chance());
@@ -424,7 +457,7 @@ impl Core {
                 return Judged::Write(Change::none(), Err(Error::from(Refusal::UserUnknown)));
             };
             let Some(account) = &mut user.account else { return Judged::Write(Change::none(), Err(Refusal::UserUnknown.into())) };
-            match edit(account) {
+            match edit(user.id, account) {
                 Err(no) => Judged::Write(Change::none(), Err(no)),
                 Ok(told) => {
                     let event = crate::nouns::event::Event { id, at: now, what: what(user.id) };
@@ -447,10 +480,10 @@ impl Core {
         let mut salt = [0; 16];
         self.chance().fill(&mut salt);
         let hashed = self.labour(move || hash(&password, salt)).await;
-        Ok(hashed.ok_or_else(|| hashing("was not finished"))??)
+        Ok(hashed.ok_or_else(busy)??)
     }
 
-    /// What `work` gives, done beside everything else; nothing when it came to no end.
+    /// What `work` gives, done beside everything else; nothing when too much of it waits already.
     async fn labour<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let done = Arc::new(Mutex::new(None));
         let put = done.clone();
@@ -474,6 +507,11 @@ fn hash(password: &Secret, salt: [u8; 16]) -> Result<String, Fault> {
 fn is_password(password: &Secret, kept: &str) -> Result<bool, Fault> {
     let kept = PasswordHash::new(kept).map_err(|_| Fault::Corrupt("a password's hash cannot be read".into()))?;
     Ok(argon2().verify_password(password.reveal().as_bytes(), &kept).is_ok())
+}
+
+/// Too many passwords wait to be judged.
+fn busy() -> Fault {
+    Fault::Unavailable { what: "too many passwords wait to be judged".into(), retry_after: Duration::from_secs(2) }
 }
 
 fn hashing(what: &str) -> Fault {

@@ -106,7 +106,7 @@ impl Core {
         let Prepared { load, delivery, proof } = self.prepare(scope, id, channel, &order, template, now)?;
         let expires_at = now + policy.code_lifetime();
         let failures = failures_of_order(scope, channel, &order);
-        let sends = sends_of(scope, &order);
+        let sends = sends_of(scope, &order, opening.is_proven());
         let challenge = Challenge {
             id,
             realm: scope.realm,
@@ -281,8 +281,15 @@ pub(crate) enum Opening {
     Bare,
     /// A sign-in begins with it.
     Begins(SignIn),
-    /// A sign-in goes on with it, that had this challenge before.
-    Within { of: Fingerprint, before: Option<ChallengeId> },
+    /// A sign-in goes on with it.
+    Within {
+        /// Which.
+        of: Fingerprint,
+        /// The challenge that it had before.
+        before: Option<ChallengeId>,
+        /// Whether the address is one that the person has proven.
+        is_proven: bool,
+    },
 }
 
 impl Opening {
@@ -291,6 +298,14 @@ impl Opening {
             Self::Bare => Purpose::Authenticate,
             Self::Begins(it) => Purpose::SignIn(it.of),
             Self::Within { of, .. } => Purpose::SignIn(*of),
+        }
+    }
+
+    fn is_proven(&self) -> bool {
+        match self {
+            Self::Bare => false,
+            Self::Begins(it) => it.asks_a_proven_address(),
+            Self::Within { is_proven, .. } => *is_proven,
         }
     }
 
@@ -306,7 +321,7 @@ impl Opening {
         match self {
             Self::Bare => Ok(change),
             Self::Begins(it) => Ok(change.insert(Record::SignIn(SignIn { challenge: Some(challenge), ..it.clone() }))),
-            Self::Within { of, before } => match seen.sign_in(*of) {
+            Self::Within { of, before, .. } => match seen.sign_in(*of) {
                 Some(held) if held.noun.challenge == *before => {
                     Ok(change.replace(Record::SignIn(SignIn { challenge: Some(challenge), ..held.noun }), held.version))
                 }
@@ -354,13 +369,15 @@ pub(crate) fn failures_of_address(keys: &TenantKeys, realm: Realm, to: &Address)
 }
 
 /// Under which sends are counted: by person, and by address.
-pub(crate) fn sends_of(scope: &Scope, order: &Order) -> [Fingerprint; 2] {
+///
+/// Sends to an address that the person has proven to be theirs are counted apart: nobody else can use them up (invariant 11).
+pub(crate) fn sends_of(scope: &Scope, order: &Order, is_proven: bool) -> [Fingerprint; 2] {
     let keys = &scope.tenant.keys;
     // What holds no number was refused before anything was counted.
     let to = scope.tenant.tenant.policy.judged(&order.to).unwrap_or(std::borrow::Cow::Borrowed(&order.to));
     [
         keys.fingerprint("sends to a person", &[scope.realm.as_bytes(), order.login.canonical().as_bytes()]),
-        keys.fingerprint("sends to an address", &[to.canonical().as_bytes()]),
+        keys.fingerprint(if is_proven { "sends to a proven address" } else { "sends to an address" }, &[to.canonical().as_bytes()]),
     ]
 }
 

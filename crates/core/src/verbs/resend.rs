@@ -20,11 +20,11 @@ impl Core {
     /// Refusals: `ChallengeUnknown` (also when it is over, or nothing is sent for it), `ResendTooSoon`, `SendsExhausted`, `Locked`,
     /// `TemplateBroken`, `DeliveryRefused`, `AddressUnreachable`.
     pub async fn resend(&self, scope: &Scope, id: ChallengeId) -> Result<Requested, Error> {
-        self.resend_for(scope, id, Purpose::Authenticate).await
+        self.resend_for(scope, id, Purpose::Authenticate, false).await
     }
 
     /// The same for a challenge of this purpose; one of another is unknown.
-    pub(crate) async fn resend_for(&self, scope: &Scope, id: ChallengeId, purpose: Purpose) -> Result<Requested, Error> {
+    pub(crate) async fn resend_for(&self, scope: &Scope, id: ChallengeId, purpose: Purpose, is_proven: bool) -> Result<Requested, Error> {
         let now = self.now();
         let tenant = scope.tenant.tenant.id;
         let Some(Record::Challenge(challenge)) = self.store().find(tenant, Key::Challenge(id)).await?.map(|it| it.noun) else {
@@ -40,7 +40,7 @@ impl Core {
         let template = order.template.and_then(|id| scope.tenant.templates.iter().find(|it| it.id == id));
         let prepared = self.prepare(scope, id, challenge.channel, &order, template, now)?;
         let (delivery, proof, failures) = (prepared.delivery.clone(), prepared.proof, challenge.failures.clone());
-        let (sends, policy) = (sends_of(scope, &order), scope.tenant.tenant.policy.clone());
+        let (sends, policy) = (sends_of(scope, &order, is_proven), scope.tenant.tenant.policy.clone());
         let resent = self.event(now, What::Resent { challenge: id, delivery: delivery.id });
         let refused_sends = self.event(now, What::RefusedSends { channel: challenge.channel });
         let judge = move |seen: &mut Seen| {

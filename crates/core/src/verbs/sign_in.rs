@@ -11,12 +11,16 @@ use crate::nouns::delivery::Order;
 use crate::nouns::event::What;
 use crate::nouns::sign_in::{Baggage, Finishes, Passage, SignIn};
 use crate::ports::{Change, Key, Record, Seen};
-use crate::verbs::request::Sent;
+use crate::verbs::request::{Requested, Sent};
 use crate::verbs::verify::Answered;
 use crate::words::address::{Fingerprint, Login};
+use crate::words::id::ChallengeId;
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{Offered, Place, Secret};
 use std::time::Duration;
+
+/// How many times what the policy says of sends a person may begin to sign in.
+const BEGUN: u16 = 10;
 
 /// A sign-in that is to begin.
 #[derive(Debug, Clone)]
@@ -38,7 +42,7 @@ pub struct Proven {
     pub answered: Answered,
     /// What the sign-in carries along.
     pub baggage: Baggage,
-    /// For a log-in that is finished by it.
+    /// For a log-in to an account of ours that is finished by it.
     pub passage: Option<Passage>,
 }
 
@@ -46,50 +50,80 @@ impl Core {
     /// Begins a sign-in for a person who has shown a first factor, without sending anything. Gives its token, which is told once.
     ///
     /// # Errors
-    /// A fault of the store.
+    /// Refusals: `TriesExhausted` when the person has begun too many.
     pub async fn begin_sign_in(&self, scope: &Scope, new: NewSignIn) -> Result<Secret, Error> {
         let (token, sign_in) = self.new_sign_in(scope, &new)?;
+        // Each is kept until it is over, and costs whoever knows a password nothing.
+        let begun = scope.tenant.keys.fingerprint("sign-ins of a person", &[sign_in.user.as_bytes()]);
+        self.take_try(scope, [(begun, BEGUN)]).await?;
         let event = self.event(self.now(), What::SignInBegun { user: sign_in.user, finishes: sign_in.purpose });
         let judge = move |_: &mut Seen| Judged::Write(Change::none().insert(Record::SignIn(sign_in.clone())).tell(event.clone()), ());
         self.decide(scope.tenant.tenant.id, Vec::new(), judge).await?.ok_or(Fault::Contended)?;
         Ok(token)
     }
 
-    /// Begins a sign-in and sends its first code, as one change. Where the code could not be sent there is no token to be told, and so no
-    /// sign-in that anybody could go on with.
+    /// Begins a sign-in and sends its first code, as one change. Where no provider takes the code now there is no sign-in, and the code is
+    /// not sent later.
     ///
     /// # Errors
-    /// Refusals: those of [`Core::request`].
+    /// Refusals: those of [`Core::request`]; `DeliveryRefused` also where a provider may take it later.
     pub async fn begin_sign_in_with_code(&self, scope: &Scope, new: NewSignIn) -> Result<(Secret, Sent), Error> {
         let (token, sign_in) = self.new_sign_in(scope, &new)?;
         let NewSignIn { login, baggage: Baggage { channel, to, .. }, .. } = new;
-        let opening = Opening::Begins(sign_in);
-        let requested = self.request_code(scope, channel, Order { to, login, template: None }, None, opening).await?;
+        let of = sign_in.of;
+        let order = Order { to, login, template: None };
+        let requested = self.request_code(scope, channel, order, None, Opening::Begins(sign_in)).await?;
+        if requested.sent == Sent::Postponed {
+            self.give_up(scope, requested.challenge, Some(of)).await?;
+            return Err(Refusal::DeliveryRefused.into());
+        }
         Ok((token, requested.sent))
     }
 
-    /// Sends a code for a sign-in: another one for the challenge that is open (invariant 3), or the first of a new challenge.
+    /// Ends a challenge whose code was not sent, so that it does not come later either; and the sign-in, when it began with it: nobody
+    /// gets to know its token.
+    async fn give_up(&self, scope: &Scope, id: ChallengeId, begun: Option<Fingerprint>) -> Result<(), Fault> {
+        let now = self.now();
+        let judge = move |seen: &mut Seen| {
+            let open = seen.challenge(id).filter(|held| held.noun.is_open());
+            let change =
+                open.map_or_else(Change::none, |held| Change::none().replace(Record::Challenge(held.noun.expired(now)), held.version));
+            let gone = begun.and_then(|of| seen.sign_in(of));
+            let change = match gone {
+                Some(held) => change.remove(Key::SignIn(held.noun.of), held.version),
+                None => change,
+            };
+            Judged::Write(change, ())
+        };
+        let first = [Key::Challenge(id)].into_iter().chain(begun.map(Key::SignIn)).collect();
+        self.decide(scope.tenant.tenant.id, first, judge).await?.ok_or(Fault::Contended)
+    }
+
+    /// Sends a code for a sign-in: another one for the challenge that is open (invariant 3), or the first of a new challenge. Where no
+    /// provider takes it now, it is not sent later: whoever asks again gets another one.
     ///
     /// # Errors
-    /// Refusals: `SignInUnknown`, and those of [`Core::request`].
+    /// Refusals: `SignInUnknown`, and those of [`Core::request`]; `DeliveryRefused` also where a provider may take it later.
     pub async fn challenge_sign_in(&self, scope: &Scope, login: &Login, token: &Secret) -> Result<Sent, Error> {
-        let (of, sign_in) = self.sign_in(scope, login, token).await?;
-        if let Some(id) = sign_in.challenge {
-            match self.resend_for(scope, id, Purpose::SignIn(of)).await {
-                Ok(requested) => return Ok(requested.sent),
-                // The last one is still on its way, and will come.
-                Err(Error::Refused(Refusal::ResendTooSoon)) => return Ok(Sent::Queued),
-                // It is over.
-                Err(Error::Refused(Refusal::ChallengeUnknown)) => {}
-                Err(no) => return Err(no),
-            }
+        let (sign_in, baggage) = self.sign_in(scope, login, token).await?;
+        let (of, is_proven) = (sign_in.of, sign_in.asks_a_proven_address());
+        let mut sent = match sign_in.challenge {
+            Some(id) => self.resend_for(scope, id, Purpose::SignIn(of), is_proven).await,
+            None => Err(Refusal::ChallengeUnknown.into()),
+        };
+        // There is none, or it is over.
+        if matches!(sent, Err(Error::Refused(Refusal::ChallengeUnknown))) {
+            let opening = Opening::Within { of, before: sign_in.challenge, is_proven };
+            let order = Order { to: baggage.to, login: login.clone(), template: None };
+            sent = self.request_code(scope, baggage.channel, order, None, opening).await;
         }
-        let Baggage { channel, to, .. } = self.baggage(scope, &sign_in)?;
-        let opening = Opening::Within { of, before: sign_in.challenge };
-        let order = Order { to, login: login.clone(), template: None };
-        match self.request_code(scope, channel, order, None, opening).await {
+        match sent {
+            Ok(Requested { sent: Sent::Postponed, challenge, .. }) => {
+                self.give_up(scope, challenge, None).await?;
+                Err(Refusal::DeliveryRefused.into())
+            }
             Ok(requested) => Ok(requested.sent),
-            // Another call of the same person was faster to send one.
+            // The last one is still on its way, or another call of the same person was faster: it will come.
             Err(Error::Refused(Refusal::ResendTooSoon)) => Ok(Sent::Queued),
             Err(no) => Err(no),
         }
@@ -110,17 +144,16 @@ impl Core {
         purpose: Finishes,
         offered: Offered,
     ) -> Result<Proven, Error> {
-        let (_, sign_in) = self.sign_in(scope, login, token).await?;
+        let (sign_in, baggage) = self.sign_in(scope, login, token).await?;
         if sign_in.purpose != purpose {
             return Err(Refusal::SignInUnknown.into());
         }
-        let baggage = self.baggage(scope, &sign_in)?;
         let answered = match sign_in.challenge {
             None => Answered::Over,
             Some(challenge) => self.answer_sign_in(scope, challenge, &sign_in, offered).await?,
         };
-        let passage = match (answered, purpose) {
-            (Answered::Passed, Finishes::Login) => Some(Passage { of: sign_in.user }),
+        let passage = match (answered, purpose, baggage.account) {
+            (Answered::Passed, Finishes::Login, Some((account, _))) => Some(Passage { account }),
             _ => None,
         };
         Ok(Proven { answered, baggage, passage })
@@ -151,13 +184,22 @@ impl Core {
         Ok((token, SignIn { of, user, purpose: new.purpose, challenge: None, baggage, over_at }))
     }
 
-    async fn sign_in(&self, scope: &Scope, login: &Login, token: &Secret) -> Result<(Fingerprint, SignIn), Error> {
+    async fn sign_in(&self, scope: &Scope, login: &Login, token: &Secret) -> Result<(SignIn, Baggage), Error> {
         let of = by_token(scope, token);
         let found = self.store().find(scope.tenant.tenant.id, Key::SignIn(of)).await?;
-        match found.map(|held| held.noun) {
-            Some(Record::SignIn(it)) if it.is_for(named(scope, login), self.now()) => Ok((of, it)),
-            _ => Err(Refusal::SignInUnknown.into()),
+        let Some(Record::SignIn(it)) = found.map(|held| held.noun) else { return Err(Refusal::SignInUnknown.into()) };
+        if !it.is_for(named(scope, login), self.now()) {
+            return Err(Refusal::SignInUnknown.into());
         }
+        let baggage = self.baggage(scope, &it)?;
+        // Who was removed, or has another second factor by now, begins anew.
+        if let Some((account, factor)) = baggage.account {
+            let still = self.store().find(scope.tenant.tenant.id, Key::Factor(factor)).await?;
+            if !matches!(still.map(|it| it.noun), Some(Record::Factor(it)) if it.user == account) {
+                return Err(Refusal::SignInUnknown.into());
+            }
+        }
+        Ok((it, baggage))
     }
 
     fn baggage(&self, scope: &Scope, sign_in: &SignIn) -> Result<Baggage, Fault> {

@@ -21,6 +21,7 @@ use crate::words::address::{Address, Channel, Fingerprint, Login};
 use crate::words::id::{ChallengeId, DeliveryId, EventId, FactorId, ProviderId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{Answer, BadAnswer, Offered, Place, Secret, TenantKeys};
+use futures_channel::oneshot;
 use std::num::NonZeroU8;
 use zeroize::Zeroizing;
 
@@ -106,7 +107,16 @@ impl Core {
         let judged = self.judge(scope, id, what_for.clone(), offered.code.clone()).await?;
         match judged {
             Judgement::Told(answered, name) => Ok((answered, name)),
-            Judgement::Ask(asking) => Ok((self.ask_provider(scope, id, &what_for, asking, offered).await?, String::new())),
+            Judgement::Ask(asking) => {
+                // Who has hung up has paid; a right answer counts all the same.
+                let (tell, told) = oneshot::channel();
+                let (core, scope) = (self.clone(), scope.clone());
+                self.0.with.tasks.detach(Box::pin(async move {
+                    let _ = tell.send(core.ask_provider(&scope, id, &what_for, asking, offered).await);
+                }));
+                let answered = told.await.map_err(|_| Fault::Corrupt("asking a provider came to no end".into()))??;
+                Ok((answered, String::new()))
+            }
         }
     }
 
@@ -151,7 +161,7 @@ impl Core {
                     }
                 }
                 (For::SignIn { of, user }, Purpose::SignIn(opened_for)) => match seen.peek(Key::SignIn(*of)) {
-                    Some(Record::SignIn(it)) if opened_for == *of && it.is_for(*user, now) => {}
+                    Some(Record::SignIn(it)) if opened_for == *of && it.challenge == Some(id) && it.is_for(*user, now) => {}
                     _ => return refused(Refusal::SignInUnknown),
                 },
                 (For::Authentication { .. }, Purpose::Enroll(_) | Purpose::SignIn(_))
@@ -161,9 +171,10 @@ impl Core {
             let policy = &tenant.tenant.policy;
             let length = if challenge.channel == Channel::Totp { totp::DIGITS } else { policy.code_length };
             let asked_by = asked_by(challenge);
-            // How long a code of theirs is, only they know; none at all is no guess.
+            // How long a code of theirs is, only they know. What is none at all, or could be more than one, is no guess: it would stand in
+            // their address or form beside what the tenant has written there.
             let parsed = match asked_by {
-                Some(_) if answer.reveal().is_empty() => Err(BadAnswer { length }),
+                Some(_) if !is_one_word(answer.reveal()) => Err(BadAnswer { length }),
                 Some(_) => Ok(None),
                 // Of what is over nobody knows any more whose code it was.
                 None if !challenge.is_open() => Ok(Answer::parse(answer.reveal(), length).ok()),
@@ -304,11 +315,12 @@ impl Core {
                 return Judged::Write(Change::none(), Err(Error::from(Refusal::ChallengeUnknown)));
             };
             let counts: Vec<_> = paid.iter().map(|(of, round)| (*of, *round, count_failures(seen.limit(*of)))).collect();
-            let sign_in = sign_in_of.map(|of| seen.sign_in(of));
+            // One that has gone on to another challenge has nothing to do with this one any more.
+            let sign_in = sign_in_of.map(|of| seen.sign_in(of).filter(|it| it.noun.challenge == Some(id)));
             let change = Change::none();
             match &heard {
                 Ok(true) => {
-                    // Whose sign-in was finished or ended meanwhile has nothing to finish any more.
+                    // Whose sign-in was finished or ended meanwhile, or has gone on, has nothing to finish any more.
                     let (Some(next), false) = (challenge.noun.proven(now), matches!(sign_in, Some(None))) else {
                         return Judged::Write(change, Ok(Answered::Over));
                     };
@@ -366,6 +378,11 @@ fn finish(change: Change, sign_in: Option<Held<SignIn>>) -> Change {
         Finishes::Login => change.remove(Key::SignIn(noun.of), version),
         Finishes::Activation => change.replace(Record::SignIn(SignIn { challenge: None, ..noun }), version),
     }
+}
+
+/// Whether `text` can be a code that somebody else made: letters, digits and hyphens.
+fn is_one_word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// The delivery that asked a provider for a code of its own.

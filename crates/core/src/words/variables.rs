@@ -10,12 +10,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The values are too many, or nested too deeply, to be one person's.
+/// The data cannot be where a person is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the data of a person has at least one name, and no more than {most} bytes")]
-pub struct BadVariables {
-    /// The most bytes of it, as JSON.
-    pub most: usize,
+pub enum BadVariables {
+    /// There are none, or too many.
+    #[error("the data of a person has at least one name, and no more than {most} bytes")]
+    Size {
+        /// The most bytes of it, as JSON.
+        most: usize,
+    },
+    /// A value could add another receiver to the one that was judged.
+    #[error("no value of the data holds & or ; as they are: write %26 and %3B")]
+    Separator,
 }
 
 /// Names and values in the order in which they are filled in: names that are whole numbers first, by number, then all others as they
@@ -52,10 +58,10 @@ impl Variables {
     /// Whether they can be where a person is reached: there is at least one, and not too much of them.
     ///
     /// # Errors
-    /// [`BadVariables`] with the limit.
+    /// [`BadVariables::Size`].
     pub fn check(&self) -> Result<(), BadVariables> {
         let bytes = serde_json::to_vec(self).map_or(usize::MAX, |it| it.len());
-        if self.0.is_empty() || bytes > Self::MOST { Err(BadVariables { most: Self::MOST }) } else { Ok(()) }
+        if self.0.is_empty() || bytes > Self::MOST { Err(BadVariables::Size { most: Self::MOST }) } else { Ok(()) }
     }
 
     /// Whether there are none.
@@ -84,8 +90,9 @@ impl Variables {
     /// The one spelling by which sends and wrong codes are counted (invariant 2): whatever the order of the names.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let sorted: BTreeMap<&str, &Value> = self.iter().collect();
-        serde_json::to_string(&sorted).unwrap_or_default()
+        let mut sorted = Value::Object(self.0.iter().cloned().collect());
+        sorted.sort_all_objects();
+        sorted.to_string()
     }
 }
 

@@ -42,6 +42,14 @@ pub fn settings_of(tenant: &Tenant) -> Result<Option<Settings>, No> {
 
 /// Tells the dialect, when it is something new.
 pub async fn put(core: &Core, tenant: &Tenant, settings: &Settings) -> Result<(), No> {
+    // Hosts tell tenants apart, so each leads to one.
+    for other in core.tenants().await?.iter().filter(|it| it.id != tenant.id) {
+        let Some(told) = other.dialects.get(DIALECT) else { continue };
+        if told["domain"].as_str() == settings.domain.as_deref() {
+            let whose = settings.domain.as_ref().map_or_else(|| "every host without a domain".to_owned(), |it| format!("the domain {it}"));
+            return Err(No::refused(format!("{whose} is the tenant {}'s already", other.name)).hint("give one of them another --domain"));
+        }
+    }
     settings.check().map_err(No::refused)?;
     let value = serde_json::to_value(settings).map_err(|why| No::refused(format!("the settings cannot be kept: {why}")))?;
     if tenant.dialects.get(DIALECT) != Some(&value) {

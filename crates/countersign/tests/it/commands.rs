@@ -24,7 +24,9 @@ fn json_of(place: &Place, arguments: &[&str]) -> Value {
 }
 
 fn keys(it: &Value) -> Vec<&str> {
-    it.as_object().unwrap_or_else(|| panic!("no object: {it}")).keys().map(String::as_str).collect()
+    let mut keys: Vec<&str> = it.as_object().unwrap_or_else(|| panic!("no object: {it}")).keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
 }
 
 /// A place without a server: what commands need, and no more.

@@ -173,7 +173,7 @@ fn name_of(count: usize) -> String {
 
 /// The code that belongs to the name of a start: not of a length that we would make.
 fn code_of(name: &str) -> String {
-    format!("code of {name}")
+    format!("code-of-{name}")
 }
 
 impl Verifies for One {
@@ -504,7 +504,8 @@ pub fn data(number: &str) -> Address {
 
 /// A sign-in of an hour.
 pub fn signing_in(login: &str, purpose: Finishes) -> NewSignIn {
-    let baggage = Baggage { channel: Channel::External, to: data("41791231212"), more: serde_json::json!({ "app": "demo-app" }) };
+    let baggage =
+        Baggage { channel: Channel::External, to: data("41791231212"), account: None, more: serde_json::json!({ "app": "demo-app" }) };
     NewSignIn { login: named(login), purpose, baggage, lasts: Duration::from_secs(3600) }
 }
 

@@ -86,7 +86,8 @@ fn a_platform_becomes_a_tenant_and_no_credential_is_shown() {
 fn the_answer_has_the_shape_that_scripts_rely_on() {
     let place = place("import-shape");
     let it = json_of(&place, &["import", "pryv", "platform.yml", "--tenant", "lab", "--generation", "by-client"]);
-    let keys: Vec<_> = it.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut keys: Vec<_> = it.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
     assert_eq!(keys, ["done", "file", "found", "ignored", "mode", "settings", "tenant", "took", "warnings", "wrong"]);
     assert_eq!((&it["done"], &it["found"], &it["mode"]), (&json!("made"), &json!("platform"), &json!("single")));
     assert_eq!((&it["tenant"], &it["settings"]["generation"], &it["wrong"]), (&json!("lab"), &json!("by_client"), &json!([])));
@@ -189,7 +190,8 @@ fn the_documents_examples_become_tenants() {
     write(&place, "single.yml", single);
     write(&place, "both.json", &panel.to_string());
     for (file, tenant, mode) in [("single.yml", "one", "single"), ("both.json", "two", "challenge-verify")] {
-        let it = json_of(&place, &["import", "pryv", file, "--tenant", tenant]);
+        let domain = format!("{tenant}.example.com");
+        let it = json_of(&place, &["import", "pryv", file, "--tenant", tenant, "--domain", &domain]);
         assert_eq!((&it["done"], &it["mode"], &it["wrong"]), (&json!("made"), &json!(mode), &json!([])), "{it}");
         assert_eq!(json_of(&place, &["tenant", "show", tenant])["display_name"], tenant);
     }

@@ -24,6 +24,7 @@ mod postgres;
 mod providers_prism;
 mod providers_tls;
 mod pryv;
+mod pryv_attack;
 mod race;
 mod raw;
 mod rotation;

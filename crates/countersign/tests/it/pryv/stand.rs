@@ -401,7 +401,9 @@ impl Said {
 
     /// The names in the body.
     pub fn keys(&self) -> Vec<&str> {
-        self.body.as_object().map(|it| it.keys().map(String::as_str).collect()).unwrap_or_default()
+        let mut keys: Vec<&str> = self.body.as_object().map(|it| it.keys().map(String::as_str).collect()).unwrap_or_default();
+        keys.sort_unstable();
+        keys
     }
 }
 

@@ -263,7 +263,7 @@ fn errors_have_the_shape_of_their_generation() {
             let names: Vec<_> = said.body["error"].as_object().map(|it| it.keys().cloned().collect()).unwrap_or_default();
             if generation == Generation::V1 {
                 table.row(row, said.keys(), ["error"]);
-                table.row(row, names, ["id", "message"]);
+                table.row(row, names, ["message", "id"]);
                 table.holds(&format!("{row}: message before id"), at("message") < at("id"), &body);
             } else {
                 table.row(row, said.keys(), ["error", "meta"]);

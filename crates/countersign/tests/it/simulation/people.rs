@@ -500,7 +500,7 @@ async fn handle(world: &World, core: &Core, me: &Person, op: &Op) -> Reply {
             challenged(said, |told| judged(Asked::Foreign, told))
         }
         Op::Begin { login, finishes } => {
-            let baggage = Baggage { channel: Channel::External, to: data(&me.number), more: serde_json::Value::Null };
+            let baggage = Baggage { channel: Channel::External, to: data(&me.number), account: None, more: serde_json::Value::Null };
             let new = NewSignIn { login: named(login), purpose: *finishes, baggage, lasts: Duration::from_secs(1800) };
             let said = core.begin_sign_in_with_code(&scope, new).await;
             let Ok((token, _)) = said else { return Reply::No };

@@ -3,7 +3,7 @@
 use super::at::{At, Contract};
 use super::said::No;
 use crate::Hall;
-use crate::body;
+use crate::body::{self, Slip};
 use crate::entrance::Caller;
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -27,6 +27,8 @@ pub(super) struct Asked {
     pub raw: Vec<u8>,
     /// The same, read: an object or an array.
     pub body: Value,
+    /// The place that the body takes up, as long as it is kept.
+    _place: Slip,
 }
 
 impl Asked {
@@ -53,7 +55,7 @@ impl Asked {
             };
             No::bad(id, "The body is not valid JSON.")
         })?;
-        Ok(Self { method, uri, headers, from, raw, body })
+        Ok(Self { method, uri, headers, from, raw, body, _place: brought })
     }
 
     /// The token that the request carries: raw, `Basic`, `Bearer`, or `?auth=`.

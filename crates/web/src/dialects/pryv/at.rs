@@ -3,7 +3,8 @@
 use super::settings::Settings;
 use countersign_core::Scope;
 use countersign_core::words::address::Login;
-use std::sync::Arc;
+use countersign_core::words::id::AccessId;
+use std::sync::{Arc, OnceLock};
 
 /// Where a request stands.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub(super) struct At {
     pub speaks: Contract,
     /// The person that the host or the path names.
     pub username: Option<Username>,
+    /// The access of ours that was looked up, if one was.
+    pub access: OnceLock<AccessId>,
 }
 
 /// Which of the two contracts (contract §0).

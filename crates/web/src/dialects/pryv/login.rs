@@ -13,6 +13,7 @@ use countersign_core::ports::Heard;
 use countersign_core::verbs::account::{LoggedIn, Next};
 use countersign_core::verbs::sign_in::NewSignIn;
 use countersign_core::words::address::{Address, Channel};
+use countersign_core::words::id::{FactorId, UserId};
 use countersign_core::words::refusal::Fault;
 use countersign_core::words::secret::Secret;
 use countersign_core::words::variables::Variables;
@@ -30,7 +31,7 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
             None => Ok(as_heard(heard)),
             Some(factor) => {
                 let more = json!({ "token": token.reveal(), "apiEndpoint": said["apiEndpoint"] });
-                needs_second(hall, at, factor.data, more).await
+                needs_second(hall, at, factor.data, None, more).await
             }
         };
     }
@@ -38,7 +39,7 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
     core.knows(&at.scope, &username.login).await.map_err(|it| at.no(it))?;
     let given = credentials(at, asked)?;
     match core.check_password(&at.scope, &username.login, &given.password, &asked.from).await.map_err(|it| at.no(it))? {
-        Next::Second(factor) => needs_second(hall, at, factor.data, json!({ "app": given.app })).await,
+        Next::Second { account, factor } => needs_second(hall, at, factor.data, account, json!({ "app": given.app })).await,
         Next::Done(passage) => {
             let lasts = at.settings.access_max_age();
             let LoggedIn { token, language } =
@@ -51,9 +52,9 @@ pub(super) async fn login(hall: &Hall, at: &At, asked: &Asked) -> Result<Respons
 }
 
 /// A person whose password is right, and who has a second factor. The second generation sends the code at once.
-async fn needs_second(hall: &Hall, at: &At, data: Variables, more: Value) -> Result<Response, No> {
+async fn needs_second(hall: &Hall, at: &At, data: Variables, account: Option<(UserId, FactorId)>, more: Value) -> Result<Response, No> {
     let core = &hall.house.core;
-    let baggage = Baggage { channel: Channel::External, to: Address::Data(data), more };
+    let baggage = Baggage { channel: Channel::External, to: Address::Data(data), account, more };
     let (login, lasts) = (at.person()?.login.clone(), at.settings.session_ttl());
     let new = NewSignIn { login, purpose: Finishes::Login, baggage, lasts };
     let (status, token) = match at.speaks {
@@ -118,7 +119,8 @@ pub(super) async fn put_profile(hall: &Hall, at: &At, asked: &Asked) -> Result<R
     let Value::Object(mut new) = asked.body.clone() else {
         return Err(No::bad("invalid-parameters-format", "A profile is a JSON object.").by_core());
     };
-    if new.get("mfa").is_some_and(|it| !it.is_null()) {
+    // A core may take `mfa.content` for the content of `mfa`.
+    if new.iter().any(|(name, value)| name == "mfa" && !value.is_null() || name.starts_with("mfa.")) {
         return Err(No::bad("invalid-operation", "A second factor is set by mfa.activate and mfa.confirm.").by_core());
     }
     if let Some(upstream) = core_of(hall, at)? {
@@ -139,10 +141,8 @@ async fn own_profile(hall: &Hall, at: &At, new: Option<Map<String, Value>>) -> R
         None => core.profile(&at.scope, login).await,
     };
     let mut profile = kept.map_err(|it| at.no(it))?;
-    let factor = core.second_factor(&at.scope, login).await.map_err(|it| at.no(it))?;
-    if let Some(it) = factor {
-        let data = serde_json::to_value(&it.data).unwrap_or_default();
-        profile.insert("mfa".into(), json!({ "content": data, "recoveryCodesLeft": it.recovery.len() }));
+    if let Some(it) = core.second_factor(&at.scope, login).await.map_err(|it| at.no(it))? {
+        profile.insert("mfa".into(), json!({ "content": it.data, "recoveryCodesLeft": it.recovery.len() }));
     }
     Ok(said::core(at, core.now(), json!({ "profile": profile })))
 }

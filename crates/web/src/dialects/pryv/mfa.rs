@@ -24,7 +24,7 @@ pub(super) async fn activate(hall: &Hall, at: &At, asked: &Asked) -> Result<Resp
     let token = personal(hall, at, asked).await?;
     let data: Variables = serde_json::from_slice(&asked.raw).unwrap_or_default();
     data.check().map_err(|it| No::refused(&it.into(), at.speaks))?;
-    let baggage = Baggage { channel: Channel::External, to: Address::Data(data), more: json!({ "token": token.reveal() }) };
+    let baggage = Baggage { channel: Channel::External, to: Address::Data(data), account: None, more: json!({ "token": token.reveal() }) };
     let (login, lasts) = (at.person()?.login.clone(), at.settings.session_ttl());
     let new = NewSignIn { login, purpose: Finishes::Activation, baggage, lasts };
     let (token, how) = hall.house.core.begin_sign_in_with_code(&at.scope, new).await.map_err(|it| at.no(it))?;
@@ -54,14 +54,18 @@ pub(super) async fn confirm(hall: &Hall, at: &At, asked: &Asked) -> Result<Respo
     let mfa_token = asked.needed_for_mfa(at, true)?;
     let baggage = prove(hall, at, asked, &mfa_token, Finishes::Activation).await?.baggage;
     let Address::Data(data) = baggage.to else { return Err(No::session(at.speaks)) };
+    // With the token that began it: who has logged out since, or was logged out, confirms nothing.
+    let token = Secret::new(baggage.more["token"].as_str().unwrap_or_default());
     let (told, recovery) = core.draw_recovery_codes(&at.scope, login);
-    let factor = SecondFactor { data, recovery };
+    let factor = SecondFactor { id: None, data, recovery };
     match core_of(hall, at)? {
         Some(upstream) => {
-            let token = Secret::new(baggage.more["token"].as_str().unwrap_or_default());
             upstream.put_second_factor(&token, Some(&factor)).await?;
         }
-        None => core.put_second_factor(&at.scope, login, factor).await.map_err(|it| at.no(it))?,
+        None => {
+            access(hall, at, &token).await?;
+            core.put_second_factor(&at.scope, login, factor).await.map_err(|it| at.no(it))?;
+        }
     }
     core.end_sign_in(&at.scope, &mfa_token).await.map_err(|it| at.no(it))?;
     let codes: Vec<&str> = told.iter().map(Secret::reveal).collect();
@@ -82,7 +86,8 @@ pub(super) async fn verify(hall: &Hall, at: &At, asked: &Asked) -> Result<Respon
     let mfa_token = asked.needed_for_mfa(at, true)?;
     let Proven { baggage: Baggage { more, .. }, passage, .. } = prove(hall, at, asked, &mfa_token, Finishes::Login).await?;
     let (token, endpoint) = match &at.settings.core_url {
-        Some(_) => (more["token"].as_str().unwrap_or_default().to_owned(), more["apiEndpoint"].clone()),
+        // One that began while the tenant stood otherwise has no token of this side.
+        Some(_) => (more["token"].as_str().ok_or_else(|| No::session(at.speaks))?.to_owned(), more["apiEndpoint"].clone()),
         None => {
             let (app, lasts) = (more["app"].as_str().unwrap_or_default(), at.settings.access_max_age());
             let passage = passage.ok_or_else(|| No::session(at.speaks))?;

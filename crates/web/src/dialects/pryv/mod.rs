@@ -124,6 +124,9 @@ async fn serve(hall: &Hall, what: What, username: Option<&str>, request: Request
     };
     let mut response = answered.unwrap_or_else(|no| no.said(at.as_ref(), hall.house.core.now()));
     said::cors(&headers, at.as_ref().map(|it| it.settings.api_version.as_str()), &mut response);
+    if let Some(at) = &at {
+        said::access(at, &mut response);
+    }
     response
 }
 

@@ -80,8 +80,7 @@ pub(super) fn check_app(settings: &Settings, app: &str, asked: &HeaderMap) -> Re
     if app.len() <= APP_MOST && is_trusted(&settings.trusted_apps, app, origin) {
         return Ok(());
     }
-    let shown: String = app.chars().take(APP_MOST).collect();
-    let what = format!("The app id (\"{shown}\") is either missing or not trusted.");
+    let what = "The app id (\"appId\") is either missing or not trusted.";
     Err(No::new(StatusCode::UNAUTHORIZED, "invalid-credentials", what).by_core())
 }
 
@@ -109,7 +108,9 @@ fn fits(pattern: &str, text: &str) -> bool {
 /// The access whose token this is.
 pub(super) async fn access(hall: &Hall, at: &At, token: &Secret) -> Result<(User, Access), No> {
     let login = &at.person()?.login;
-    hall.house.core.access(&at.scope, login, token, at.settings.access_max_age()).await.map_err(|it| at.no(it))
+    let found = hall.house.core.access(&at.scope, login, token, at.settings.access_max_age()).await.map_err(|it| at.no(it))?;
+    let _ = at.access.set(found.1.id);
+    Ok(found)
 }
 
 /// Where the person's interface is, with a token in it or without.

@@ -10,7 +10,11 @@ use countersign_core::Scope;
 use countersign_core::verbs::standing::Speakers;
 use countersign_core::words::id::TenantId;
 use countersign_core::words::refusal::Fault;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+/// When to come back to a tenant whose settings cannot be read.
+const AFTER: Duration = Duration::from_secs(60);
 
 /// First labels of hosts that are no people (contract §1).
 const RESERVED: [&str; 3] = ["reg", "access", "mfa"];
@@ -23,7 +27,10 @@ pub(crate) struct Doors(Mutex<Option<(Speakers, Arc<Vec<Door>>)>>);
 #[derive(Debug)]
 struct Door {
     tenant: TenantId,
-    settings: Arc<Settings>,
+    /// The domain below which its people are.
+    domain: Option<String>,
+    /// Nothing when they cannot be read: then nobody comes in, and nobody else gets its hosts.
+    settings: Option<Arc<Settings>>,
 }
 
 impl Doors {
@@ -35,14 +42,13 @@ impl Doors {
         {
             return Ok(doors.clone());
         }
-        let read = |(tenant, told): &(TenantId, serde_json::Value)| match Settings::read(told) {
-            Ok(settings) => Some(Door { tenant: *tenant, settings: Arc::new(settings) }),
-            Err(why) => {
+        let read = |(tenant, told): &(TenantId, serde_json::Value)| {
+            let settings = Settings::read(told).inspect_err(|why| {
                 tracing::error!(tenant.id = %tenant, "The settings of the dialect {DIALECT} of tenant {tenant} cannot be read: {why}");
-                None
-            }
+            });
+            Door { tenant: *tenant, domain: told["domain"].as_str().map(str::to_owned), settings: settings.ok().map(Arc::new) }
         };
-        let doors = Arc::new(speakers.iter().filter_map(read).collect::<Vec<_>>());
+        let doors = Arc::new(speakers.iter().map(read).collect::<Vec<_>>());
         *kept = Some((speakers, doors.clone()));
         Ok(doors)
     }
@@ -63,7 +69,8 @@ pub(super) async fn find(hall: &Hall, uri: &Uri, headers: &HeaderMap, in_path: O
     };
     let standing = hall.house.core.standing(door.tenant).await.map_err(|it| No::fault(&it))?;
     let Some(standing) = standing else { return Ok(None) };
-    let speaks = match door.settings.generation {
+    let settings = door.settings.clone().ok_or_else(|| No::unavailable(AFTER))?;
+    let speaks = match settings.generation {
         Generation::V1 => Contract::V1,
         Generation::V2 => Contract::V2,
         Generation::ByClient => {
@@ -77,13 +84,13 @@ pub(super) async fn find(hall: &Hall, uri: &Uri, headers: &HeaderMap, in_path: O
         None => None,
         Some(name) => Some(Username::parse(name).ok_or_else(|| No::nothing_here())?),
     };
-    Ok(Some(At { scope: Scope::of_tenant(standing), settings: door.settings.clone(), speaks, username }))
+    Ok(Some(At { scope: Scope::of_tenant(standing), settings, speaks, username, access: OnceLock::new() }))
 }
 
 /// The tenant whose domain is the longest end of the host, and the person's label before it; else the one without a domain.
 fn door_at<'a>(doors: &'a [Door], host: &'a str) -> Option<(&'a Door, Option<&'a str>)> {
     let below = |door: &'a Door| {
-        let domain = door.settings.domain.as_deref()?;
+        let domain = door.domain.as_deref()?;
         let before = host.len().checked_sub(domain.len())?;
         if !host.is_char_boundary(before) || !host[before..].eq_ignore_ascii_case(domain) {
             return None;
@@ -97,7 +104,7 @@ fn door_at<'a>(doors: &'a [Door], host: &'a str) -> Option<(&'a Door, Option<&'a
     if let Some((door, label, _)) = named {
         return Some((door, label.filter(|it| is_label(it) || RESERVED.contains(it))));
     }
-    let open = doors.iter().find(|it| it.settings.domain.is_none())?;
+    let open = doors.iter().find(|it| it.domain.is_none())?;
     let mut labels = host.split('.');
     let first = labels.next().filter(|it| labels.clone().count() >= 2 && is_label(it));
     Some((open, first))
@@ -125,8 +132,8 @@ mod tests {
     use countersign_core::words::time::Timestamp;
 
     fn door(domain: Option<&str>) -> Door {
-        let settings = Settings { domain: domain.map(str::to_owned), ..Settings::default() };
-        Door { tenant: TenantId::new(Timestamp::from_millis(0), &Script::default()), settings: Arc::new(settings) }
+        let tenant = TenantId::new(Timestamp::from_millis(0), &Script::default());
+        Door { tenant, domain: domain.map(str::to_owned), settings: None }
     }
 
     #[test]

@@ -13,11 +13,13 @@ use countersign_core::verbs::request::Sent;
 use countersign_core::words::address::Channel;
 use countersign_core::words::refusal::{Error, Fault, Refusal};
 use countersign_core::words::time::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::time::Duration;
 
 static API_VERSION: HeaderName = HeaderName::from_static("api-version");
+static ACCESS_ID: HeaderName = HeaderName::from_static("pryv-access-id");
 
 /// A no, on its way to the caller.
 #[derive(Debug, Clone)]
@@ -139,10 +141,10 @@ impl No {
             Refusal::SignInUnknown | Refusal::ChallengeUnknown | Refusal::ChannelDiffers { .. } => Self::session(speaks),
             Refusal::AnswerMalformed(_) => Self::code(speaks, ""),
             Refusal::Locked { until: Some(until) } => {
-                Self::new(FORBIDDEN, "forbidden", format!("Too many wrong codes: none is taken before {}.", at(*until)))
+                Self::new(FORBIDDEN, "forbidden", format!("Locked after too many wrong codes: none is taken before {}.", at(*until)))
             }
             Refusal::Locked { until: None } => {
-                Self::new(FORBIDDEN, "forbidden", "Too many wrong codes: only an administrator can unlock this account.")
+                Self::new(FORBIDDEN, "forbidden", "Locked after too many wrong codes: only an administrator can unlock this account.")
             }
             Refusal::SendsExhausted { until } => {
                 Self::new(FORBIDDEN, "forbidden", format!("Too many codes were requested: no other is sent before {}.", at(*until)))
@@ -194,28 +196,45 @@ impl No {
     /// As the caller hears it.
     pub fn said(self, at: Option<&At>, now: Timestamp) -> Response {
         let speaks = at.map_or(Contract::V1, |it| it.speaks);
-        let meta = match (self.by, speaks) {
-            (By::Upstream(meta), Contract::V1) => meta.map(|it| *it),
+        let meta = match (&self.by, speaks) {
+            (By::Upstream(meta), Contract::V1) => meta.as_deref().cloned(),
             (By::Mfa, Contract::V1) => None,
-            (By::Upstream(Some(meta)), Contract::V2) => Some(*meta),
+            (By::Upstream(Some(meta)), Contract::V2) => Some((**meta).clone()),
             (By::Core, _) | (By::Mfa | By::Upstream(None), Contract::V2) => at.map(|it| meta(it, now)),
         };
-        let mut error = Map::new();
-        error.insert("id".into(), self.id.into());
-        error.insert("message".into(), self.message.into());
-        if let Some(data) = self.data {
-            error.insert("data".into(), *data);
-        }
-        let mut body = json!({ "error": error });
-        if let Some(meta) = meta {
-            body["meta"] = meta;
-        }
-        let mut response = answer(self.status, &body);
+        let No { id, message, .. } = &self;
+        // The MFA service of the first generation drops what is there for programs.
+        let mut response = match speaks {
+            Contract::V1 => answer(self.status, &Body { error: FirstError { message, id }, meta }),
+            Contract::V2 => answer(self.status, &Body { error: SecondError { id, message, data: self.data.as_deref() }, meta }),
+        };
         if let Some(pause) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
         }
         response
     }
+}
+
+/// An answer that is a no; the names in the order in which each generation writes them.
+#[derive(Serialize)]
+struct Body<E> {
+    error: E,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct FirstError<'a> {
+    message: &'a str,
+    id: &'a str,
+}
+
+#[derive(Serialize)]
+struct SecondError<'a> {
+    id: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
 }
 
 impl At {
@@ -264,22 +283,29 @@ pub(super) fn seconds(it: Timestamp) -> f64 {
 }
 
 /// An answer of the MFA service: the second generation says `meta` with it.
-pub(super) fn mfa(status: StatusCode, at: &At, now: Timestamp, mut body: Value) -> Response {
-    if at.speaks == Contract::V2 {
-        body["meta"] = meta(at, now);
+pub(super) fn mfa(status: StatusCode, at: &At, now: Timestamp, body: Value) -> Response {
+    match at.speaks {
+        Contract::V1 => answer(status, &body),
+        Contract::V2 => answer(status, &with_meta(at, now, body)),
     }
-    answer(status, &body)
 }
 
 /// An answer of the core.
-pub(super) fn core(at: &At, now: Timestamp, mut body: Value) -> Response {
-    body["meta"] = meta(at, now);
-    answer(StatusCode::OK, &body)
+pub(super) fn core(at: &At, now: Timestamp, body: Value) -> Response {
+    answer(StatusCode::OK, &with_meta(at, now, body))
+}
+
+fn with_meta(at: &At, now: Timestamp, body: Value) -> Value {
+    let mut all = json!({ "meta": meta(at, now) });
+    if let (Value::Object(all), Value::Object(body)) = (&mut all, body) {
+        all.extend(body);
+    }
+    all
 }
 
 /// An answer that nobody in between may keep.
-pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
-    raw(status, "application/json; charset=utf-8", body.to_string().into_bytes())
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    raw(status, "application/json; charset=utf-8", serde_json::to_vec(body).expect("texts, numbers and values become JSON"))
 }
 
 pub(super) fn raw(status: StatusCode, content_type: &str, body: Vec<u8>) -> Response {
@@ -299,5 +325,13 @@ pub(super) fn cors(asked: &HeaderMap, version: Option<&str>, response: &mut Resp
     headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     if let Some(version) = version.and_then(|it| HeaderValue::from_str(it).ok()) {
         headers.insert(API_VERSION.clone(), version);
+    }
+}
+
+/// Says which access was used, as the second generation does.
+pub(super) fn access(at: &At, response: &mut Response) {
+    let named = at.access.get().and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
+    if let (Contract::V2, Some(named)) = (at.speaks, named) {
+        response.headers_mut().insert(ACCESS_ID.clone(), named);
     }
 }

@@ -40,6 +40,7 @@ pub(super) async fn info(hall: &Hall, at: &At, asked: &Asked) -> Result<Response
         "home": base,
         "support": base,
         "terms": base,
+        "eventTypes": "https://api.pryv.com/event-types/flat.json",
         "serial": "2019061301",
         "version": at.settings.api_version,
     });

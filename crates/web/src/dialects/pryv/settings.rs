@@ -103,6 +103,10 @@ impl Settings {
         {
             return Err(format!("trusted_apps holds `{bad}`; it takes appId@origin, such as *@https://*.pryv.me"));
         }
+        // It is kept and shown as it is written.
+        if self.core_url.as_ref().is_some_and(|it| !it.username().is_empty() || it.password().is_some()) {
+            return Err("core_url holds credentials, which could not be kept secret there".to_owned());
+        }
         if self.api.as_ref().is_some_and(|it| !it.contains("{username}")) {
             return Err("api has no {username} in it".to_owned());
         }

@@ -121,7 +121,7 @@ pub(super) fn good(heard: Heard) -> Result<Heard, No> {
         status: StatusCode::from_u16(heard.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         id: text("id").unwrap_or_else(|| "unexpected-error".to_owned()).into(),
         message: text("message").unwrap_or_else(|| "The core answered with an error.".to_owned()).into(),
-        data: None,
+        data: said["error"].get("data").cloned().map(Box::new),
         by: By::Upstream(said.get("meta").cloned().map(Box::new)),
         retry_after: None,
     })
@@ -138,7 +138,7 @@ fn second_factor_of(body: &[u8]) -> serde_json::Result<Option<SecondFactor>> {
     let Some(data) = serde_json::from_str::<Option<Variables>>(content.get())? else { return Ok(None) };
     let codes = recovery_codes.map(|it| serde_json::from_str::<Option<Vec<Value>>>(it.get())).transpose()?.flatten().unwrap_or_default();
     let recovery = codes.into_iter().filter_map(|it| it.as_str().map(KeptCode::found)).collect();
-    Ok((!data.is_empty()).then_some(SecondFactor { data, recovery }))
+    Ok((!data.is_empty()).then_some(SecondFactor { id: None, data, recovery }))
 }
 
 /// The core in front of which the tenant stands, asked for the person of the path; nothing where it stands alone.
