@@ -290,6 +290,15 @@ impl Change {
         }
     }
 
+    /// Adds a removal where something was read.
+    #[must_use]
+    pub fn clear(self, key: Key, read: Option<Version>) -> Self {
+        match read {
+            Some(version) => self.remove(key, version),
+            None => self,
+        }
+    }
+
     /// Whether it writes configuration ([`Key::is_configuration`]).
     #[must_use]
     pub fn configures(&self) -> bool {

@@ -6,7 +6,6 @@ use crate::words::secret::Sealed;
 use crate::words::time::Timestamp;
 use crate::words::wording::Message;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,18 +36,20 @@ pub struct Order {
     pub template: Option<TemplateId>,
 }
 
-/// What a delivery asks of a provider. Kept sealed, and only until it is taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a delivery asks of a provider. Kept sealed, and only until it is taken; words stand there as they always did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Load {
-    /// To carry these words: the code is ours.
-    Words(Arc<Message>),
     /// To make a code, and to send it by itself.
     Start {
         /// By which way.
+        #[serde(rename = "start")]
         channel: Channel,
         /// To whom.
         to: Address,
     },
+    /// To carry these words: the code is ours.
+    Words(Arc<Message>),
 }
 
 impl Load {
@@ -68,33 +69,6 @@ impl Load {
             Self::Words(it) => &it.to,
             Self::Start { to, .. } => to,
         }
-    }
-}
-
-/// [`Load`] as it is kept. Words stand there as they always did.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum KeptLoad<'a> {
-    Start { start: Channel, to: Cow<'a, Address> },
-    Words(Cow<'a, Message>),
-}
-
-impl Serialize for Load {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Words(it) => KeptLoad::Words(Cow::Borrowed(it)),
-            Self::Start { channel, to } => KeptLoad::Start { start: *channel, to: Cow::Borrowed(to) },
-        }
-        .serialize(s)
-    }
-}
-
-impl<'de> Deserialize<'de> for Load {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Ok(match KeptLoad::deserialize(d)? {
-            KeptLoad::Words(it) => Self::Words(Arc::new(it.into_owned())),
-            KeptLoad::Start { start, to } => Self::Start { channel: start, to: to.into_owned() },
-        })
     }
 }
 

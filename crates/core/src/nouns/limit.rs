@@ -21,7 +21,7 @@ pub struct Limit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Count {
-    /// Messages to one person or one address.
+    /// Messages to one person or one address, or tries of passwords.
     Sends(Sends),
     /// Wrong codes in a row, of one person with one kind of factor.
     Failures(Failures),
@@ -38,7 +38,7 @@ impl Limit {
     }
 }
 
-/// Messages to one person or one address, in a window that begins with the first of them.
+/// Messages to one person or one address, or tries from one place, in a window that begins with the first of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sends {
     taken: u16,

@@ -99,7 +99,7 @@ impl Access {
         matches!(&self.stage, AccessStage::Live { used_at, .. } if now < *used_at + lasts)
     }
 
-    /// The last use that was written down.
+    /// The last use that was written down; of an access that has ended, its beginning: those make room first.
     #[must_use]
     pub fn used_at(&self) -> Timestamp {
         match &self.stage {

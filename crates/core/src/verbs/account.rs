@@ -368,8 +368,7 @@ impl Core {
         let factors = self.store().factors_of(scope.tenant.tenant.id, user).await?;
         for factor in factors.into_iter().map(|it| it.noun) {
             if let FactorKind::External { data, recovery } = factor.kind {
-                let plain = scope.tenant.keys.open_sealed(data_place(&factor.id), &data)?;
-                let data = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("the data of a factor cannot be read".into()))?;
+                let data = Self::open(&scope.tenant.keys, data_place(&factor.id), &data, "the data of a factor")?;
                 return Ok(Some(SecondFactor { id: Some(factor.id), data, recovery }));
             }
         }
@@ -524,8 +523,7 @@ fn access_hash(scope: &Scope, token: &Secret) -> Mac {
 
 fn open_profile(scope: &Scope, of: Fingerprint, sealed: Option<&crate::words::secret::Sealed>) -> Result<Map<String, Value>, Fault> {
     let Some(sealed) = sealed else { return Ok(Map::new()) };
-    let plain = scope.tenant.keys.open_sealed(profile_place(&of), sealed)?;
-    serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("a profile cannot be read".into()))
+    Core::open(&scope.tenant.keys, profile_place(&of), sealed, "a profile")
 }
 
 fn profile_place(of: &Fingerprint) -> Place<'_> {

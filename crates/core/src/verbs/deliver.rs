@@ -156,8 +156,7 @@ impl Core {
         let Some(standing) = self.standing(tenant).await? else { return Ok(false) };
         let Some(delivery) = self.claim(tenant, id).await? else { return Ok(false) };
         let DeliveryStage::Queued { message, .. } = &delivery.stage else { return Ok(false) };
-        let plain = standing.keys.open_sealed(message_place(&id), message)?;
-        let load = serde_json::from_slice::<Load>(&plain).map_err(|_| Fault::Corrupt("its words cannot be read".into()))?;
+        let load: Load = Self::open(&standing.keys, message_place(&id), message, "what it asks")?;
         drop(self.start_carrying(standing, delivery, load, Some(Carrying::begin(self))));
         Ok(true)
     }

@@ -26,12 +26,7 @@ impl Core {
     /// Draws recovery codes for a person: as they are told, once, and as they are kept. Each is a UUID of version 4 with 122 random bits.
     #[must_use]
     pub fn draw_recovery_codes(&self, scope: &Scope, login: &Login) -> (Vec<Secret>, Vec<KeptCode>) {
-        let draw = |_| {
-            let mut random = [0; 16];
-            self.chance().fill(&mut random);
-            Secret::new(uuid::Builder::from_random_bytes(random).into_uuid().to_string())
-        };
-        let told: Vec<_> = (0..CODES).map(draw).collect();
+        let told: Vec<_> = (0..CODES).map(|_| Secret::draw_uuid(self.chance())).collect();
         let kept = told.iter().map(|code| KeptCode::hashed(&recovery_hash(scope, login, code))).collect();
         (told, kept)
     }
@@ -125,13 +120,11 @@ impl Tried {
         let fits = !self.code.reveal().is_empty() && self.code.reveal().len() <= CODE_MOST;
         // Every one is compared, whichever is right.
         let is_right = fits && kept.iter().fold(false, |right, it| right | it.is(&self.code, &self.hash));
-        let (change, what) = match (is_right, read) {
-            (true, Some(version)) => (Change::none().remove(Key::Limit(self.of), version), What::Recovered { user: self.user }),
-            (true, None) => (Change::none(), What::Recovered { user: self.user }),
-            (false, read) => {
-                let count = Count::Failures(count.begun_by(self.event, &self.policy).one_more(self.now, &self.policy));
-                (Change::none().put(Record::Limit(Limit { of: self.of, count }), read), What::Denied { user: self.user })
-            }
+        let (change, what) = if is_right {
+            (Change::none().clear(Key::Limit(self.of), read), What::Recovered { user: self.user })
+        } else {
+            let count = Count::Failures(count.begun_by(self.event, &self.policy).one_more(self.now, &self.policy));
+            (Change::none().put(Record::Limit(Limit { of: self.of, count }), read), What::Denied { user: self.user })
         };
         Ok((change.tell(Event { id: self.event, at: self.now, what }), is_right))
     }

@@ -25,6 +25,7 @@ use crate::words::time::Timestamp;
 use crate::words::wording::{Message, Values};
 use std::num::NonZeroU8;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -261,8 +262,14 @@ impl Core {
         }
     }
 
+    /// Opens what [`Core::seal`] has sealed; `what` names it when it cannot be read.
+    pub(crate) fn open<T: serde::de::DeserializeOwned>(keys: &TenantKeys, place: Place<'_>, it: &Sealed, what: &str) -> Result<T, Fault> {
+        let plain = Zeroizing::new(keys.open_sealed(place, it)?);
+        serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt(format!("{what} cannot be read")))
+    }
+
     pub(crate) fn seal(&self, keys: &TenantKeys, place: Place<'_>, what: &impl serde::Serialize) -> Result<Sealed, Fault> {
-        let plain = serde_json::to_vec(what).map_err(|_| Fault::Corrupt("a message cannot be written as JSON".into()))?;
+        let plain = serde_json::to_vec(what).map_err(|_| Fault::Corrupt("what is to be sealed cannot be written as JSON".into()))?;
         Ok(keys.seal(place, &plain, self.chance()))
     }
 }

@@ -34,8 +34,7 @@ impl Core {
         let Some(Record::Delivery(before)) = self.store().find(tenant, Key::Delivery(last)).await?.map(|it| it.noun) else {
             return Err(Refusal::ChallengeUnknown.into());
         };
-        let plain = scope.tenant.keys.open_sealed(order_place(&last), &before.order)?;
-        let order: Order = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("an order cannot be read".into()))?;
+        let order: Order = Self::open(&scope.tenant.keys, order_place(&last), &before.order, "an order")?;
         // A template that was removed meanwhile leaves the standard words.
         let template = order.template.and_then(|id| scope.tenant.templates.iter().find(|it| it.id == id));
         let prepared = self.prepare(scope, id, challenge.channel, &order, template, now)?;
@@ -76,7 +75,7 @@ impl Core {
     }
 }
 
-/// The delivery that carries the live code, and the deadline: only an open challenge with a code of ours has them.
+/// The delivery that carries the live code, and the deadline: only an open challenge for which something was sent has them.
 fn resendable(scope: &Scope, challenge: &Challenge, purpose: Purpose, now: Timestamp) -> Option<(DeliveryId, Timestamp)> {
     match &challenge.stage {
         Stage::Open { expires_at, .. } if challenge.realm == scope.realm && challenge.purpose == purpose && now < *expires_at => {

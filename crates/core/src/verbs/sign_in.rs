@@ -174,10 +174,7 @@ impl Core {
     }
 
     fn new_sign_in(&self, scope: &Scope, new: &NewSignIn) -> Result<(Secret, SignIn), Fault> {
-        let mut random = [0; 16];
-        self.chance().fill(&mut random);
-        // A UUID of version 4 (RFC 9562 §5.4), because that is what callers know such tokens to look like: 122 random bits.
-        let token = Secret::new(uuid::Builder::from_random_bytes(random).into_uuid().to_string());
+        let token = Secret::draw_uuid(self.chance());
         let of = by_token(scope, &token);
         let baggage = self.seal(&scope.tenant.keys, baggage_place(&of), &new.baggage)?;
         let (user, over_at) = (named(scope, &new.login), self.now() + new.lasts);
@@ -203,8 +200,7 @@ impl Core {
     }
 
     fn baggage(&self, scope: &Scope, sign_in: &SignIn) -> Result<Baggage, Fault> {
-        let plain = scope.tenant.keys.open_sealed(baggage_place(&sign_in.of), &sign_in.baggage)?;
-        serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("what a sign-in carries cannot be read".into()))
+        Self::open(&scope.tenant.keys, baggage_place(&sign_in.of), &sign_in.baggage, "what a sign-in carries")
     }
 }
 

@@ -233,9 +233,7 @@ impl Core {
                     };
                     let mut change = change.replace(Record::Challenge(next), challenge.version).tell(tell(what));
                     for (of, (_, read)) in counts {
-                        if let Some(version) = read {
-                            change = change.remove(Key::Limit(of), version);
-                        }
+                        change = change.clear(Key::Limit(of), read);
                     }
                     if let Some((Held { noun: factor, version }, Some(step))) = factor {
                         change = change.replace(Record::Factor(factor.proven(step, now)), version);
@@ -325,10 +323,7 @@ impl Core {
                         return Judged::Write(change, Ok(Answered::Over));
                     };
                     let change = change.replace(Record::Challenge(next), challenge.version).tell(tell(What::Passed { challenge: id }));
-                    let change = counts.into_iter().fold(change, |change, (of, _, (_, read))| match read {
-                        Some(version) => change.remove(Key::Limit(of), version),
-                        None => change,
-                    });
+                    let change = counts.into_iter().fold(change, |change, (of, _, (_, read))| change.clear(Key::Limit(of), read));
                     Judged::Write(finish(change, sign_in.flatten()), Ok(Answered::Passed))
                 }
                 Ok(false) => {
@@ -397,8 +392,7 @@ fn asked_by(challenge: &Challenge) -> Option<DeliveryId> {
 fn asking(tenant: &Standing, challenge: &Challenge, delivery: Option<Held<Delivery>>) -> Result<Option<Asking>, Fault> {
     let Some(Held { noun: delivery, .. }) = delivery else { return Ok(None) };
     let DeliveryStage::Sent { provider, receipt, .. } = &delivery.stage else { return Ok(None) };
-    let plain = tenant.keys.open_sealed(order_place(&delivery.id), &delivery.order)?;
-    let order: Order = serde_json::from_slice(&plain).map_err(|_| Fault::Corrupt("an order cannot be read".into()))?;
+    let order: Order = Core::open(&tenant.keys, order_place(&delivery.id), &delivery.order, "an order")?;
     let (provider, receipt) = (*provider, Receipt(receipt.clone()));
     Ok(Some(Asking { provider, receipt, to: order.to, channel: challenge.channel, paid: Vec::new() }))
 }

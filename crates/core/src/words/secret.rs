@@ -30,6 +30,14 @@ impl Secret {
         Self(text.into())
     }
 
+    /// Draws a UUID of version 4 (RFC 9562 §5.4): what callers of some dialects know tokens and codes to look like. 122 random bits.
+    #[must_use]
+    pub fn draw_uuid(chance: &dyn Chance) -> Self {
+        let mut random = [0; 16];
+        chance.fill(&mut random);
+        Self(uuid::Builder::from_random_bytes(random).into_uuid().to_string())
+    }
+
     /// The text itself. Whoever writes this word has a reason.
     #[must_use]
     pub fn reveal(&self) -> &str {

@@ -48,35 +48,34 @@ enum What {
     Nothing,
 }
 
+/// What is asked where: each path stands twice, with the person in the path and with the person in the host.
+const METHODS: [(&str, What); 15] = [
+    ("/auth/login", What::Login),
+    // The path at which the service itself listens behind its proxy.
+    ("/login", What::Login),
+    ("/auth/logout", What::Logout),
+    ("/mfa/activate", What::Activate),
+    ("/mfa/confirm", What::Confirm),
+    ("/mfa/challenge", What::Challenge),
+    ("/mfa/verify", What::Verify),
+    ("/mfa/deactivate", What::Deactivate),
+    ("/mfa/recover", What::Recover),
+    ("/profile/private", What::Profile),
+    ("/access-info", What::AccessInfo),
+    ("/service/info", What::ServiceInfo),
+    ("/service/infos", What::ServiceInfo),
+    ("/auth/{*rest}", What::Nothing),
+    ("/mfa/{*rest}", What::Nothing),
+];
+
 /// All doors. Each stands twice: with the person in the path, and with the person in the host.
 pub(crate) fn doors() -> Router<Arc<Hall>> {
-    use What::{
-        AccessInfo, Activate, Challenge, Confirm, Deactivate, Login, Logout, Nothing, Profile, Recover, Server, ServiceInfo, Verify,
-    };
-    let methods = [
-        ("/auth/login", Login),
-        // The path at which the service itself listens behind its proxy.
-        ("/login", Login),
-        ("/auth/logout", Logout),
-        ("/mfa/activate", Activate),
-        ("/mfa/confirm", Confirm),
-        ("/mfa/challenge", Challenge),
-        ("/mfa/verify", Verify),
-        ("/mfa/deactivate", Deactivate),
-        ("/mfa/recover", Recover),
-        ("/profile/private", Profile),
-        ("/access-info", AccessInfo),
-        ("/service/info", ServiceInfo),
-        ("/service/infos", ServiceInfo),
-        ("/auth/{*rest}", Nothing),
-        ("/mfa/{*rest}", Nothing),
-    ];
-    let both = methods
+    let both = METHODS
         .into_iter()
         .fold(Router::new(), |router, (path, what)| router.route(path, door(what)).route(&format!("/{{username}}{path}"), door(what)));
-    both.route("/reg/service/info", door(ServiceInfo))
-        .route("/reg/{username}/server", door(Server))
-        .route("/{username}/server", door(Server))
+    both.route("/reg/service/info", door(What::ServiceInfo))
+        .route("/reg/{username}/server", door(What::Server))
+        .route("/{username}/server", door(What::Server))
 }
 
 fn door(what: What) -> MethodRouter<Arc<Hall>> {
@@ -90,8 +89,8 @@ fn door(what: What) -> MethodRouter<Arc<Hall>> {
 pub(crate) fn is_door(path: &str) -> bool {
     let mut segments = path.trim_start_matches('/').splitn(3, '/');
     let first = segments.next().unwrap_or_default();
-    let of_ours = |it: &str| ["auth", "mfa", "login", "profile", "access-info", "service", "server"].contains(&it);
-    of_ours(first) || first == "reg" || segments.next().is_some_and(of_ours)
+    let is_head = |it: &str| METHODS.iter().any(|(path, _)| path[1..].split('/').next() == Some(it)) || it == "server";
+    is_head(first) || first == "reg" || segments.next().is_some_and(is_head)
 }
 
 /// The answer where no door is; nothing when no tenant speaks this dialect at the host that was asked.

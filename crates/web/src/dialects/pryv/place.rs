@@ -82,7 +82,7 @@ pub(super) async fn find(hall: &Hall, uri: &Uri, headers: &HeaderMap, in_path: O
     };
     let username = match name {
         None => None,
-        Some(name) => Some(Username::parse(name).ok_or_else(|| No::nothing_here())?),
+        Some(name) => Some(Username::parse(name).ok_or_else(No::nothing_here)?),
     };
     Ok(Some(At { scope: Scope::of_tenant(standing), settings, speaks, username, access: OnceLock::new() }))
 }

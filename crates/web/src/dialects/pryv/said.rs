@@ -271,8 +271,7 @@ fn at(moment: Timestamp) -> String {
 
 /// What every answer of a core carries.
 pub(super) fn meta(at: &At, now: Timestamp) -> Value {
-    let serial = at.settings.service.get("serial").and_then(Value::as_str).unwrap_or("2019061301");
-    json!({ "apiVersion": at.settings.api_version, "serverTime": seconds(now), "serial": serial })
+    json!({ "apiVersion": at.settings.api_version, "serverTime": seconds(now), "serial": at.settings.serial() })
 }
 
 /// Seconds with a fraction, as Pryv.io counts time.

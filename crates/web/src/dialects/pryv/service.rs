@@ -41,7 +41,7 @@ pub(super) async fn info(hall: &Hall, at: &At, asked: &Asked) -> Result<Response
         "support": base,
         "terms": base,
         "eventTypes": "https://api.pryv.com/event-types/flat.json",
-        "serial": "2019061301",
+        "serial": at.settings.serial(),
         "version": at.settings.api_version,
     });
     for (name, value) in &at.settings.service {

@@ -113,6 +113,12 @@ impl Settings {
         Ok(())
     }
 
+    /// Which state of the platform's own settings clients see (`serial` of the service information).
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        self.service.get("serial").and_then(Value::as_str).unwrap_or("2019061301")
+    }
+
     /// How long a person has to finish a log-in or an activation.
     #[must_use]
     pub fn session_ttl(&self) -> Duration {
