@@ -503,10 +503,17 @@ pub enum Pryv {
         #[command(flatten)]
         change: Box<PryvChange>,
     },
+    /// Have the tenant speak to them no more; people, providers and routes stay
+    Off {
+        /// Which tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+    },
 }
 
 /// What `pryv set` can say.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
 pub struct PryvChange {
     /// Which contract is spoken: v1, v2 or by-client
     #[arg(long, value_name = "GENERATION", value_parser = generation)]
@@ -520,7 +527,7 @@ pub struct PryvChange {
     /// How long a person has to finish a log-in or an activation
     #[arg(long = "session-ttl-s", value_name = "SECONDS", value_parser = seconds)]
     pub session_ttl_ms: Option<u64>,
-    /// An application that may log people in, instead of all that may now; once for each, or none
+    /// An application that may log people in, instead of all that may now; once for each, or none. A core in front of which we stand asks by itself
     #[arg(long = "trusted-app", value_name = "APP@ORIGIN")]
     pub trusted_apps: Vec<String>,
     /// How long a personal token lives without being used

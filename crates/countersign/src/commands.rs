@@ -190,7 +190,7 @@ fn about(kind: &'static str, name: &str, why: Error) -> No {
 /// What to write where a provider was not called because the settings do not allow it.
 fn barred(why: &str) -> Option<String> {
     if why.contains("(egress.allow)") {
-        return Some("to allow it, write its network into the settings file:  [egress] allow = [\"127.0.0.0/8\"]".to_owned());
+        return Some("to allow it, write its network or its name into the settings file:  [egress] allow = [\"10.1.2.0/24\"], or allow_hosts = [\"sms.internal\"]".to_owned());
     }
     why.contains("(egress.allow_plain_http)")
         .then(|| "use https://, or write into the settings file:  [egress] allow_plain_http = true".to_owned())

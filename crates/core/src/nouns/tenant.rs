@@ -1,7 +1,7 @@
 //! Tenants and what they have decided for themselves.
 
 use crate::nouns::route::Route;
-use crate::words::address::{Address, BadPhoneNumber, Channel, PhoneNumber};
+use crate::words::address::{Address, Channel, PhoneNumber};
 use crate::words::id::TenantId;
 use crate::words::refusal::Refusal;
 use crate::words::secret::{Sealed, WrappedKey};
@@ -175,7 +175,7 @@ impl Policy {
                 if data.iter().any(|(_, value)| shown(value).contains(['&', ';'])) {
                     return Err(BadVariables::Separator.into());
                 }
-                let text = data.get(name).map(shown).ok_or(BadPhoneNumber::Impossible)?;
+                let text = data.get(name).map(shown).ok_or(BadVariables::NoNumber)?;
                 let text = text.trim();
                 // Messaging services write numbers without the plus.
                 let whole = if text.starts_with('+') || self.region.is_some() { text.to_owned() } else { format!("+{text}") };
@@ -210,6 +210,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::address::BadPhoneNumber;
     use crate::words::variables::Variables;
 
     #[test]

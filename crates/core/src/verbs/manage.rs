@@ -1,6 +1,6 @@
 //! Managing: what administrators do. Commands and the console end here.
 
-use super::request::{failures_of, failures_of_address};
+use super::request::{failures_of, failures_of_address, sends_of_person, sends_to};
 use super::standing::{open_secrets, secret_hash, secret_place, signing_place};
 use super::{Core, Judged};
 use crate::nouns::client::Client;
@@ -11,7 +11,7 @@ use crate::nouns::template::Template;
 use crate::nouns::tenant::{Policy, Tenant};
 use crate::nouns::user::Realm;
 use crate::ports::{Chance, Change, Key, Listing, Provider, Record, Seen, Turn};
-use crate::words::address::{Address, Channel, EmailAddress, Login, PhoneNumber};
+use crate::words::address::{Address, Channel, EmailAddress, Fingerprint, Login, PhoneNumber};
 use crate::words::id::{ClientId, DeliveryId, KeyId, ProviderId, TemplateId, TenantId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{Code, Secret, TenantKeys, WrappedKey};
@@ -130,6 +130,7 @@ impl Core {
         }
         if let Some(routes) = &change.routes {
             check_routes(routes, &self.providers(tenant).await?)?;
+            self.check_abilities(tenant, routes).await?;
         }
         let event = self.event(self.now(), What::TenantSaved { tenant });
         let judge = move |seen: &mut Seen| {
@@ -167,6 +168,26 @@ impl Core {
             Judged::Write(Change::none().replace(Record::Tenant(it.clone()), held.version).tell(event.clone()), Ok(it))
         };
         self.managed(tenant, vec![Key::Tenant], judge).await
+    }
+
+    /// Whether the providers of each route are of one ability: who makes codes by itself cannot take the place of who carries ours.
+    async fn check_abilities(&self, tenant: TenantId, routes: &[Route]) -> Result<(), Error> {
+        let mut make_codes = BTreeMap::new();
+        for settings in self.providers(tenant).await? {
+            if let Ok(provider) = self.built(tenant, &settings.name).await? {
+                make_codes.insert(settings.id, matches!(provider, Provider::Verifies(_)));
+            }
+        }
+        for route in routes {
+            let mut abilities = route.legs.iter().filter_map(|leg| make_codes.get(leg));
+            let first = abilities.next();
+            if abilities.any(|it| Some(it) != first) {
+                let what =
+                    format!("the route for {} holds providers that make codes by themselves and such that carry ours", route.channel);
+                return Err(Refusal::SettingBad(what).into());
+            }
+        }
+        Ok(())
     }
 
     /// All tenants, by name.
@@ -429,7 +450,8 @@ impl Core {
     }
 
     /// Clears a person's wrong codes for one kind of factor, and those of an address where one is given (invariant 2). The person is one
-    /// of a client, or of the tenant itself where none is named. Gives how many counts there were.
+    /// of a client, or of the tenant itself where none is named. What the person was sent is forgotten as well, so that a pause ends. Gives how
+    /// many counts of wrong codes there were, and of sends.
     ///
     /// # Errors
     /// Refusals: `Unknown` (the client).
@@ -440,19 +462,24 @@ impl Core {
         login: &Login,
         channel: Channel,
         address: Option<&Address>,
-    ) -> Result<usize, Error> {
+    ) -> Result<(usize, usize), Error> {
         let realm = self.realm_of(tenant, client_id).await?;
         let standing = self.standing(tenant).await?.ok_or(Refusal::Unknown("tenant"))?;
         let of_person = failures_of(&standing.keys, realm, login, channel);
         let of_address = address.map(|to| failures_of_address(&standing.keys, realm, to));
         let counts: Vec<_> = of_address.into_iter().chain([of_person]).collect();
-        let first = counts.iter().copied().map(Key::Limit).collect();
+        let name = login.canonical();
+        let pauses = sends_of_person(&standing.keys, realm, &name).into_iter().chain(address.map(|to| sends_to(&standing.keys, to)));
+        let pauses: Vec<_> = pauses.collect();
+        let first = counts.iter().chain(&pauses).copied().map(Key::Limit).collect();
         let event = self.event(self.now(), What::Unlocked { channel });
         let judge = move |seen: &mut Seen| {
-            let found: Vec<_> = counts.iter().filter_map(|of| seen.limit(*of)).collect();
-            let change = found.iter().fold(Change::none(), |change, held| change.remove(Key::Limit(held.noun.of), held.version));
-            let change = if found.is_empty() { change } else { change.tell(event.clone()) };
-            Judged::Write(change, Ok(found.len()))
+            let mut found = |all: &[Fingerprint]| all.iter().filter_map(|of| seen.limit(*of)).collect::<Vec<_>>();
+            let (wrong, sends) = (found(&counts), found(&pauses));
+            let all = wrong.iter().chain(&sends);
+            let change = all.fold(Change::none(), |change, held| change.remove(Key::Limit(held.noun.of), held.version));
+            let told = (wrong.len(), sends.len());
+            Judged::Write(if told == (0, 0) { change } else { change.tell(event.clone()) }, Ok(told))
         };
         self.managed(tenant, first, judge).await
     }

@@ -382,10 +382,25 @@ pub(crate) fn sends_of(scope: &Scope, order: &Order, is_proven: bool) -> [Finger
     let keys = &scope.tenant.keys;
     // What holds no number was refused before anything was counted.
     let to = scope.tenant.tenant.policy.judged(&order.to).unwrap_or(std::borrow::Cow::Borrowed(&order.to));
-    [
-        keys.fingerprint("sends to a person", &[scope.realm.as_bytes(), order.login.canonical().as_bytes()]),
-        keys.fingerprint(if is_proven { "sends to a proven address" } else { "sends to an address" }, &[to.canonical().as_bytes()]),
-    ]
+    let of_address =
+        if is_proven { keys.fingerprint("sends to a proven address", &[to.canonical().as_bytes()]) } else { sends_to(keys, &to) };
+    [keys.fingerprint("sends to a person", &[scope.realm.as_bytes(), order.login.canonical().as_bytes()]), of_address]
+}
+
+/// Under which everything is counted that one person can be sent or begin.
+pub(crate) fn sends_of_person(keys: &TenantKeys, realm: Realm, canonical: &str) -> [Fingerprint; 2] {
+    let user = keys.fingerprint("user", &[realm.as_bytes(), canonical.as_bytes()]);
+    [keys.fingerprint("sends to a person", &[realm.as_bytes(), canonical.as_bytes()]), begun_of(keys, user)]
+}
+
+/// Under which the sign-ins are counted that a person begins.
+pub(crate) fn begun_of(keys: &TenantKeys, user: Fingerprint) -> Fingerprint {
+    keys.fingerprint("sign-ins of a person", &[user.as_bytes()])
+}
+
+/// Under which sends to an address are counted that nobody has proven to be theirs.
+pub(crate) fn sends_to(keys: &TenantKeys, to: &Address) -> Fingerprint {
+    keys.fingerprint("sends to an address", &[to.canonical().as_bytes()])
 }
 
 /// Takes one send out of both limits. Where one refuses, the change only notes the refusal, if that is new.

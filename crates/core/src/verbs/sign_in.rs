@@ -4,7 +4,7 @@
 //! belongs to and what it is good for, and which challenge is the live one. Sending is [`request`](super::request) and
 //! [`resend`](super::resend), judging is [`verify`](super::verify); all dialects that know such a token end here.
 
-use super::request::{Opening, named};
+use super::request::{Opening, begun_of, named};
 use super::{Core, Judged, Scope};
 use crate::nouns::challenge::Purpose;
 use crate::nouns::delivery::Order;
@@ -54,7 +54,7 @@ impl Core {
     pub async fn begin_sign_in(&self, scope: &Scope, new: NewSignIn) -> Result<Secret, Error> {
         let (token, sign_in) = self.new_sign_in(scope, &new)?;
         // Each is kept until it is over, and costs whoever knows a password nothing.
-        let begun = scope.tenant.keys.fingerprint("sign-ins of a person", &[sign_in.user.as_bytes()]);
+        let begun = begun_of(&scope.tenant.keys, sign_in.user);
         self.take_try(scope, [(begun, BEGUN)]).await?;
         let event = self.event(self.now(), What::SignInBegun { user: sign_in.user, finishes: sign_in.purpose });
         let judge = move |_: &mut Seen| Judged::Write(Change::none().insert(Record::SignIn(sign_in.clone())).tell(event.clone()), ());

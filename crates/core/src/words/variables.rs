@@ -19,6 +19,9 @@ pub enum BadVariables {
         /// The most bytes of it, as JSON.
         most: usize,
     },
+    /// The policy says under which name the number stands, and nothing is there.
+    #[error("the data hold no telephone number under the name that the policy says (number_in)")]
+    NoNumber,
     /// A value could add another receiver to the one that was judged.
     #[error("no value of the data holds & or ; as they are: write %26 and %3B")]
     Separator,

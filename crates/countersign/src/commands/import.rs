@@ -129,17 +129,36 @@ fn provider_of(plan: &Plan) -> NewProvider {
 /// Makes or changes the tenant. What is there already is the same after doing it twice.
 async fn put(home: &Household, plan: &Plan, asked: &ImportPryv) -> Result<(Done, Settings), No> {
     let core = &home.core;
+    let there = match core.tenant_named(&asked.tenant).await {
+        Ok(tenant) => settings::settings_of(&tenant)?,
+        Err(Error::Refused(Refusal::Unknown(_))) => None,
+        Err(why) => return Err(why.into()),
+    };
+    // Before anything is made.
+    settings::check(core, &asked.tenant, &merged(there, plan, asked)).await?;
     let (tenant, done) = match core.tenant_named(&asked.tenant).await {
         Ok(tenant) => (tenant, Done::Changed),
         Err(Error::Refused(Refusal::Unknown(_))) => (make(core, plan, asked).await?, Done::Made),
         Err(why) => return Err(why.into()),
     };
     let settings = merged(settings::settings_of(&tenant)?, plan, asked);
-    settings.check().map_err(No::refused)?;
     let others = core.providers(tenant.id).await?;
     if let Some(other) = others.iter().find(|it| it.name == PROVIDER && it.kind != PROVIDER) {
         return Err(No::refused(format!("{} has a provider {PROVIDER} already, of the kind {}", tenant.name, other.kind))
             .hint("remove it, or name another tenant with --tenant"));
+    }
+    // Who makes codes by itself cannot take the place of who carries ours, so all of a route do the one or the other.
+    let on_route = tenant.routes.iter().filter(|it| it.channel == Channel::External).flat_map(|it| &it.legs);
+    let on_route = on_route.filter_map(|leg| others.iter().find(|it| it.id == *leg && it.name != PROVIDER));
+    let makes_codes = |settings: &serde_json::Value| settings["mode"] == pryv::Mode::ChallengeVerify.as_str();
+    if let Some(other) = on_route.into_iter().find(|it| makes_codes(&it.settings) != (plan.mode == pryv::Mode::ChallengeVerify)) {
+        let what = format!(
+            "the route external of {} also leads to {}, which works in another mode than {}",
+            tenant.name,
+            other.name,
+            plan.mode.as_str()
+        );
+        return Err(No::refused(what).hint("take it off the route first: countersign tenant route add TENANT external pryv"));
     }
     let provider = core.put_provider(tenant.id, provider_of(plan)).await?.id;
     // It may have changed since.

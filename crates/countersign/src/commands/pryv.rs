@@ -16,8 +16,15 @@ struct Shown {
     settings: Settings,
 }
 
+#[derive(Serialize)]
+struct Off {
+    tenant: String,
+    /// Whether it did before.
+    off: bool,
+}
+
 pub async fn run(desk: &Desk, home: &Household, command: cli::Pryv) -> Result<(), No> {
-    let (cli::Pryv::Show { tenant } | cli::Pryv::Set { tenant, .. }) = &command;
+    let (cli::Pryv::Show { tenant } | cli::Pryv::Set { tenant, .. } | cli::Pryv::Off { tenant }) = &command;
     let tenant = tenant_named(&home.core, tenant).await?;
     let before = settings_of(&tenant)?;
     let settings = match command {
@@ -25,6 +32,11 @@ pub async fn run(desk: &Desk, home: &Household, command: cli::Pryv) -> Result<()
             No::refused(format!("{} does not speak to applications made for Pryv.io", tenant.name))
                 .hint("`countersign import pryv FILE` makes a tenant that does, `countersign pryv set` has this one do it")
         })?,
+        cli::Pryv::Off { .. } => {
+            home.core.set_dialect(tenant.id, DIALECT, None).await?;
+            let off = Off { tenant: tenant.name, off: before.is_some() };
+            return Ok(desk.say.result(&off, |it| format!("{} does not speak to applications made for Pryv.io.", it.tenant))?);
+        }
         cli::Pryv::Set { change, .. } => {
             let settings = changed(before.unwrap_or_default(), *change);
             put(&home.core, &tenant, &settings).await?;
@@ -40,17 +52,22 @@ pub fn settings_of(tenant: &Tenant) -> Result<Option<Settings>, No> {
     read.map_err(|why| No::refused(format!("what {} was told of Pryv.io cannot be read: {why}", tenant.name)))
 }
 
-/// Tells the dialect, when it is something new.
-pub async fn put(core: &Core, tenant: &Tenant, settings: &Settings) -> Result<(), No> {
-    // Hosts tell tenants apart, so each leads to one.
-    for other in core.tenants().await?.iter().filter(|it| it.id != tenant.id) {
+/// Refuses settings that are wrong, and hosts that are another tenant's than `name`: they tell tenants apart, so each leads to one.
+pub async fn check(core: &Core, name: &str, settings: &Settings) -> Result<(), No> {
+    settings.check().map_err(No::refused)?;
+    for other in core.tenants().await?.iter().filter(|it| it.name != name) {
         let Some(told) = other.dialects.get(DIALECT) else { continue };
         if told["domain"].as_str() == settings.domain.as_deref() {
             let whose = settings.domain.as_ref().map_or_else(|| "every host without a domain".to_owned(), |it| format!("the domain {it}"));
             return Err(No::refused(format!("{whose} is the tenant {}'s already", other.name)).hint("give one of them another --domain"));
         }
     }
-    settings.check().map_err(No::refused)?;
+    Ok(())
+}
+
+/// Tells the dialect, when it is something new.
+pub async fn put(core: &Core, tenant: &Tenant, settings: &Settings) -> Result<(), No> {
+    check(core, &tenant.name, settings).await?;
     let value = serde_json::to_value(settings).map_err(|why| No::refused(format!("the settings cannot be kept: {why}")))?;
     if tenant.dialects.get(DIALECT) != Some(&value) {
         core.set_dialect(tenant.id, DIALECT, Some(value)).await?;
@@ -60,10 +77,15 @@ pub async fn put(core: &Core, tenant: &Tenant, settings: &Settings) -> Result<()
 
 /// The settings, one a line, under the names of the file in which they could be kept.
 pub fn in_lines(settings: &Settings) -> String {
-    let Ok(Value::Object(all)) = serde_json::to_value(settings) else { return String::new() };
+    let stands = match &settings.core_url {
+        Some(core) => format!("  in front of the core {core}, which has the people, and judges by itself which applications it trusts"),
+        None => "  alone: people live here (countersign user add), and trusted_apps says which applications log them in".to_owned(),
+    };
+    let Ok(Value::Object(all)) = serde_json::to_value(settings) else { return stands };
     let width = all.keys().map(String::len).max().unwrap_or(0);
     let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    all.iter().map(|(name, value)| format!("  {name:width$}  {}", shown(value))).collect::<Vec<_>>().join("\n")
+    let lines = all.iter().map(|(name, value)| format!("  {name:width$}  {}", shown(value)));
+    lines.chain([stands]).collect::<Vec<_>>().join("\n")
 }
 
 fn changed(before: Settings, change: PryvChange) -> Settings {

@@ -278,6 +278,12 @@ impl House {
         house
     }
 
+    /// A provider of [`House::of_two`] that was something else before.
+    pub async fn becomes(&self, name: &str, whose: Whose) {
+        let new = new_provider(name, vec![Channel::External], if whose == Whose::Theirs { CHECKS } else { "told" });
+        self.core.put_provider(self.tenant.id, new).await.expect("another kind");
+    }
+
     /// From now on `channel` is served by these providers, which are new.
     pub async fn reaches(&mut self, channel: Channel, providers: [(&str, Whose); 2]) {
         let mut legs = Vec::new();
@@ -292,7 +298,7 @@ impl House {
         self.looks_again().await;
     }
 
-    async fn looks_again(&mut self) {
+    pub async fn looks_again(&mut self) {
         self.scope = self.core.scope(self.tenant.id, Self::caller(&self.scope).id).await.expect("still there");
     }
 

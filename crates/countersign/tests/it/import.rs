@@ -104,8 +104,19 @@ fn a_second_import_changes_what_the_file_says_and_leaves_the_rest() {
     write(&place, "own.json", r#"{"url": "http://127.0.0.1:9/", "json": {"text": "{{ text }}"}}"#);
     place.command(&["provider", "add", "pryv", "texts", "--channel", "sms", "--file", "own.json"]);
     place.command(&["tenant", "route", "add", "pryv", "sms", "texts"]);
-    write(&place, "endpoints.json", r#"{"single": {"url": "http://127.0.0.1:9/{{ code }}", "method": "GET"}}"#);
-    let other = ["provider", "add", "pryv", "other", "--kind", "pryv", "--set", "mode=single", "--secret-file", "endpoints=endpoints.json"];
+    write(&place, "endpoints.json", r#"{"challenge": {"url": "http://127.0.0.1:9/"}, "verify": {"url": "http://127.0.0.1:9/{{ code }}"}}"#);
+    let other = [
+        "provider",
+        "add",
+        "pryv",
+        "other",
+        "--kind",
+        "pryv",
+        "--set",
+        "mode=challenge-verify",
+        "--secret-file",
+        "endpoints=endpoints.json",
+    ];
     place.command(&other);
     place.command(&["tenant", "route", "add", "pryv", "external", "other"]);
 
@@ -126,7 +137,12 @@ fn a_second_import_changes_what_the_file_says_and_leaves_the_rest() {
     assert_eq!((settings["generation"].as_str(), settings["access_max_age_ms"].as_u64()), (Some("v2"), Some(3_600_000)));
     assert_eq!(settings["session_ttl_ms"], 500);
     // Once more the same, and nothing is there twice.
-    place.command(&["import", "pryv", "platform.yml", "--domain", "none"]);
+    write(&place, "both.yml", &both);
+    place.command(&["import", "pryv", "both.yml", "--domain", "none"]);
+    // The other mode does not go together with the other provider, and changes nothing.
+    let refused = place.prepare().args(["import", "pryv", "platform.yml"]).output().unwrap();
+    assert!(refused.status.code() == Some(1) && all(&refused).contains("also leads to other"), "{}", all(&refused));
+    assert_eq!(json_of(&place, &["provider", "show", "pryv", "pryv"])["settings"], json!({"mode": "challenge-verify"}));
     assert_eq!(json_of(&place, &["tenant", "show", "pryv"])["routes"][0]["providers"], json!(["pryv", "other"]));
     assert_eq!(json_of(&place, &["pryv", "show", "--tenant", "pryv"])["settings"].get("domain"), None);
 }

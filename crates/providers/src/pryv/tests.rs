@@ -274,12 +274,14 @@ async fn what_is_known_of_a_person_wins_over_what_comes_with_a_code() {
     let offered = |with: &str| Offered { code: Secret::new("5234"), with: variables(with) };
     for (with, data, arrives) in [
         (r#"{"code":"5234","n":"thief"}"#, r#"{"n":"41"}"#, ("/v?a=%7B%7B%20a%20%7D%7D", r#"{"n":"41","c":"5234","x":"{{ x }}"}"#)),
-        (r#"{"code":"5234","x":"{{ a }}{{ n }}"}"#, r#"{"n":"41","a":"b"}"#, ("/v?a=b", r#"{"n":"41","c":"5234","x":"b41"}"#)),
+        (r#"{"code":"5234","x":"Jane's"}"#, r#"{"n":"41","a":"b"}"#, ("/v?a=b", r#"{"n":"41","c":"5234","x":"{{ x }}"}"#)),
+        (r#"{"code":"5234","x":"{{ a }}&n=1"}"#, r#"{"n":"41","a":"b"}"#, ("/v?a=b", r#"{"n":"41","c":"5234","x":"{{ x }}"}"#)),
+        (r#"{"code":"5234","x":"Zoë-7 a.b"}"#, r#"{"n":"41","a":"b"}"#, ("/v?a=b", r#"{"n":"41","c":"5234","x":"Zoë-7 a.b"}"#)),
         (r#"{"x":"y"}"#, r#"{"n":"{{ x }}"}"#, ("/v?a=%7B%7B%20a%20%7D%7D", r#"{"n":"{{ x }}","c":"{{ code }}","x":"y"}"#)),
         (
             r#"{"code":"5234\",\"n\":\"thief"}"#,
             r#"{"n":"41"}"#,
-            ("/v?a=%7B%7B%20a%20%7D%7D", r#"{"n":"41","c":"5234\",\"n\":\"thief","x":"{{ x }}"}"#),
+            ("/v?a=%7B%7B%20a%20%7D%7D", r#"{"n":"41","c":"{{ code }}","x":"{{ x }}"}"#),
         ),
     ] {
         assert_eq!(provider.check(Receipt(None), person(data), offered(with)).await, Ok(true));
@@ -436,7 +438,7 @@ proptest! {
         let values = Values::of(data.iter()).and_last("code", "5234");
         let body = endpoint.body.as_ref().expect("a body").fill(&values, BODY_MOST).expect("it is short");
         let body: Json = serde_json::from_str(&body).expect("JSON, whatever is filled in");
-        prop_assert_eq!(body.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>().join("")), Some("abmn".into()));
+        prop_assert_eq!(body.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>().join("")), Some("abnm".into()));
         prop_assert_eq!(body["b"].as_array().map(Vec::len), Some(1));
         prop_assert_eq!((body["m"].as_array().map(Vec::len), &body["m"][1]), (Some(2), &json!(1)));
         let target = endpoint.target.fill(&values, FIELD_MOST).expect("it is short");

@@ -374,7 +374,9 @@ async fn a_start_that_nobody_wants_any_more_is_not_made() {
 #[tokio::test]
 async fn who_only_carries_codes_takes_no_start_and_who_makes_codes_takes_none_of_ours() {
     for (first, second) in [(Whose::Theirs, Whose::Ours), (Whose::Ours, Whose::Theirs)] {
-        let house = House::of_two(first, second).await;
+        let mut house = House::of_two(first, first).await;
+        house.becomes("two", second).await;
+        house.looks_again().await;
         house.provider("one", Does::Fails(SendError::Refused("status 400".into())));
         let begun = house.core.begin_sign_in_with_code(&house.scope, signing_in("jdoe", Finishes::Login)).await;
         assert_eq!(refusal(begun), Refusal::DeliveryRefused);

@@ -99,10 +99,10 @@ async fn an_administrator_opens_a_lock() {
     let Ask::Code { to, .. } = sms("jdoe", "+918212345212") else { unreachable!("a code") };
     let client = &House::caller(&house.scope).client_id;
     let unlock = async |to| house.core.unlock(house.tenant.id, Some(client), &login, Channel::Sms, to).await;
-    assert_eq!(unlock(None).await.unwrap(), 1);
+    assert_eq!(unlock(None).await.unwrap(), (1, 1));
     assert!(matches!(refusal(house.ask("jdoe", "+918212345212").await), Refusal::Locked { .. }), "the number is locked as well");
-    assert_eq!(unlock(Some(&to)).await.unwrap(), 1);
-    assert_eq!(unlock(Some(&to)).await.unwrap(), 0, "nothing is left");
+    assert_eq!(unlock(Some(&to)).await.unwrap(), (1, 1));
+    assert_eq!(unlock(Some(&to)).await.unwrap(), (0, 0), "nothing is left");
     let (id, code) = house.open("jdoe").await;
     assert_eq!(house.answer(id, &another(&code)).await.unwrap(), wrong(2));
 }

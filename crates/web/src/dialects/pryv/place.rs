@@ -2,7 +2,7 @@
 
 use super::at::{At, Contract, Username};
 use super::said::No;
-use super::settings::{DIALECT, Generation, Settings};
+use super::settings::{DIALECT, Generation, RESERVED, Settings, is_label};
 use crate::Hall;
 use axum::http::header::{ACCEPT, HOST};
 use axum::http::{HeaderMap, Uri};
@@ -15,9 +15,6 @@ use std::time::Duration;
 
 /// When to come back to a tenant whose settings cannot be read.
 const AFTER: Duration = Duration::from_secs(60);
-
-/// First labels of hosts that are no people (contract §1).
-const RESERVED: [&str; 3] = ["reg", "access", "mfa"];
 
 /// The tenants that speak this dialect, with their settings read: once for each time that they change.
 #[derive(Debug, Default)]
@@ -108,14 +105,6 @@ fn door_at<'a>(doors: &'a [Door], host: &'a str) -> Option<(&'a Door, Option<&'a
     let mut labels = host.split('.');
     let first = labels.next().filter(|it| labels.clone().count() >= 2 && is_label(it));
     Some((open, first))
-}
-
-/// `^[a-z0-9][a-z0-9-]{3,58}[a-z0-9]$`, compared in small letters: what a host may hold as the name of a person (contract §1).
-fn is_label(text: &str) -> bool {
-    let edges = [text.bytes().next(), text.bytes().next_back()];
-    (5..=60).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && edges.iter().all(|it| it.is_some_and(|b| b.is_ascii_alphanumeric()))
 }
 
 fn without_port(host: &str) -> &str {

@@ -8,6 +8,17 @@ use url::Url;
 /// Under which name the settings stand with the tenant.
 pub const DIALECT: &str = "pryv";
 
+/// First labels of hosts that are no people (contract §1).
+pub(super) const RESERVED: [&str; 3] = ["reg", "access", "mfa"];
+
+/// `^[a-z0-9][a-z0-9-]{3,58}[a-z0-9]$`, compared in small letters: what a host may hold as the name of a person (contract §1).
+pub(super) fn is_label(text: &str) -> bool {
+    let edges = [text.bytes().next(), text.bytes().next_back()];
+    (5..=60).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && edges.iter().all(|it| it.is_some_and(|b| b.is_ascii_alphanumeric()))
+}
+
 /// Which of the two contracts is spoken (contract §0).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +120,19 @@ impl Settings {
         }
         if self.api.as_ref().is_some_and(|it| !it.contains("{username}")) {
             return Err("api has no {username} in it".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether somebody can be called so: the name is the first label of a host, or the first part of a path.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn check_name(&self, name: &str) -> Result<(), String> {
+        if !is_label(name) || RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(format!(
+                "nobody could log in as `{name}`: a name has 5 to 60 letters, digits and hyphens, with no hyphen at its ends"
+            ));
         }
         Ok(())
     }
