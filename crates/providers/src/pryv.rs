@@ -25,7 +25,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,6 +244,12 @@ impl Endpoint {
     }
 
     /// The request with these values, or why there can be none.
+    /// The names that stand in it and have no value, each once. They are the operator's own words.
+    fn unfilled<'a>(&'a self, values: &Values<'_>) -> BTreeSet<&'a str> {
+        let headers = self.headers.iter().map(|(_, stencil)| stencil);
+        [&self.target].into_iter().chain(headers).chain(&self.body).flat_map(|it| it.unfilled(values)).collect()
+    }
+
     fn request(&self, values: &Values<'_>) -> Result<Outgoing, String> {
         let long = |_| "a request with these values would be too long".to_owned();
         let url = join(&self.base, &self.target.fill(values, FIELD_MOST).map_err(long)?)?;
@@ -359,6 +365,11 @@ const BEYOND: &str = "it redirects to where nobody answers";
 impl Way {
     /// Asks `endpoint`, and follows it until there is a success.
     async fn ask(&self, endpoint: &Endpoint, values: &Values<'_>) -> Result<(), Miss> {
+        let unfilled = endpoint.unfilled(values);
+        if !unfilled.is_empty() {
+            let names = unfilled.into_iter().collect::<Vec<_>>().join(", ");
+            tracing::warn!("The endpoint `{}` names what nobody has a value for, and goes out with the braces: {names}", endpoint.name);
+        }
         let out = endpoint.request(values).map_err(Miss::Unmade)?;
         // All the steps of one way share the time of one.
         match tokio::time::timeout(self.within, self.follow(out)).await {

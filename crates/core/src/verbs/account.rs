@@ -16,6 +16,7 @@ use crate::words::address::{Fingerprint, Login};
 use crate::words::id::{AccessId, FactorId, TenantId, UserId};
 use crate::words::refusal::{Error, Fault, Refusal};
 use crate::words::secret::{KeptCode, Mac, Place, Secret};
+use crate::words::time::Timestamp;
 use crate::words::variables::Variables;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -197,21 +198,10 @@ impl Core {
         })
     }
 
-    /// Takes one try out of each limit: as many times what the policy says of sends.
-    pub(super) async fn take_try<const N: usize>(&self, scope: &Scope, limits: [(Fingerprint, u16); N]) -> Result<(), Error> {
+    async fn take_try<const N: usize>(&self, scope: &Scope, limits: [(Fingerprint, u16); N]) -> Result<(), Error> {
         let (now, policy) = (self.now(), scope.tenant.tenant.policy.clone());
         let judge = move |seen: &mut Seen| {
-            let mut change = Change::none();
-            let mut told = Ok(());
-            for (of, times) in limits {
-                let (before, read) = match seen.limit(of) {
-                    Some(Held { noun: Limit { count: Count::Sends(tries), .. }, version }) => (Some(tries), Some(version)),
-                    _ => (None, None),
-                };
-                let (after, taken) = Sends::take(before, now, &Policy { sends: policy.sends.saturating_mul(times), ..policy.clone() });
-                change = change.put(Record::Limit(Limit { of, count: Count::Sends(after) }), read);
-                told = told.and(taken.map_err(|until| Refusal::TriesExhausted { until }));
-            }
+            let (change, told) = taken(seen, limits, now, &policy);
             Judged::Write(change, told)
         };
         let first = limits.iter().map(|(of, _)| Key::Limit(*of)).collect();
@@ -490,6 +480,26 @@ impl Core {
         self.0.with.tasks.labour(all).await;
         done.lock().expect("nobody panics while holding it").take()
     }
+}
+
+/// Takes one try out of each limit, which were looked at: each allows as many times what the policy says of sends.
+pub(super) fn taken<const N: usize>(
+    seen: &mut Seen,
+    limits: [(Fingerprint, u16); N],
+    now: Timestamp,
+    policy: &Policy,
+) -> (Change, Result<(), Refusal>) {
+    let (mut change, mut told) = (Change::none(), Ok(()));
+    for (of, times) in limits {
+        let (before, read) = match seen.limit(of) {
+            Some(Held { noun: Limit { count: Count::Sends(tries), .. }, version }) => (Some(tries), Some(version)),
+            _ => (None, None),
+        };
+        let (after, taken) = Sends::take(before, now, &Policy { sends: policy.sends.saturating_mul(times), ..policy.clone() });
+        change = change.put(Record::Limit(Limit { of, count: Count::Sends(after) }), read);
+        told = told.and(taken.map_err(|until| Refusal::TriesExhausted { until }));
+    }
+    (change, told)
 }
 
 /// Argon2id with 19 MiB, two passes and one lane (RFC 9106 §4, second recommendation, scaled as OWASP does).

@@ -4,6 +4,7 @@
 //! belongs to and what it is good for, and which challenge is the live one. Sending is [`request`](super::request) and
 //! [`resend`](super::resend), judging is [`verify`](super::verify); all dialects that know such a token end here.
 
+use super::account::taken;
 use super::request::{Opening, begun_of, named};
 use super::{Core, Judged, Scope};
 use crate::nouns::challenge::Purpose;
@@ -55,10 +56,16 @@ impl Core {
         let (token, sign_in) = self.new_sign_in(scope, &new)?;
         // Each is kept until it is over, and costs whoever knows a password nothing.
         let begun = begun_of(&scope.tenant.keys, sign_in.user);
-        self.take_try(scope, [(begun, BEGUN)]).await?;
-        let event = self.event(self.now(), What::SignInBegun { user: sign_in.user, finishes: sign_in.purpose });
-        let judge = move |_: &mut Seen| Judged::Write(Change::none().insert(Record::SignIn(sign_in.clone())).tell(event.clone()), ());
-        self.decide(scope.tenant.tenant.id, Vec::new(), judge).await?.ok_or(Fault::Contended)?;
+        let (now, policy) = (self.now(), scope.tenant.tenant.policy.clone());
+        let event = self.event(now, What::SignInBegun { user: sign_in.user, finishes: sign_in.purpose });
+        let judge = move |seen: &mut Seen| {
+            let (change, told) = taken(seen, [(begun, BEGUN)], now, &policy);
+            match told {
+                Ok(()) => Judged::Write(change.insert(Record::SignIn(sign_in.clone())).tell(event.clone()), Ok(())),
+                Err(refusal) => Judged::Write(change, Err(refusal)),
+            }
+        };
+        self.decide(scope.tenant.tenant.id, vec![Key::Limit(begun)], judge).await?.ok_or(Fault::Contended)??;
         Ok(token)
     }
 

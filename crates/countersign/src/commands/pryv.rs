@@ -120,7 +120,7 @@ mod tests {
         let options = ["--core-url", "http://core:3000", "--domain", "pryv.me", "--session-ttl-s", "0.2", "--api", "https://x/{username}/"];
         let one = set(Settings::default(), &options);
         assert_eq!((one.session_ttl_ms, one.domain.as_deref()), (200, Some("pryv.me")));
-        assert_eq!(set(one.clone(), &[]), one);
+        assert_eq!(set(one.clone(), &["--generation", "v1"]), one);
         let two = set(one.clone(), &["--core-url", "none", "--domain", "none", "--api", "none", "--session-ttl-s", "1800"]);
         assert_eq!(two, Settings::default());
     }

@@ -104,6 +104,14 @@ impl Stencil {
         self.landing == Landing::Quoted && begins_as_json(&self.pieces)
     }
 
+    /// The names in it that nothing is known for.
+    pub(super) fn unfilled<'a>(&'a self, values: &Values<'_>) -> impl Iterator<Item = &'a str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Place { name, .. } if !values.has(name) => Some(name.as_str()),
+            Piece::Place { .. } | Piece::Text(_) => None,
+        })
+    }
+
     /// Fills it in; what comes of it has at most `most` bytes. A place that nothing is known for stays as it was written.
     pub(super) fn fill(&self, values: &Values<'_>, most: usize) -> Result<String, TooLong> {
         let mut out = String::with_capacity(256.min(most));
@@ -142,6 +150,10 @@ impl<'a> Values<'a> {
         self.0.retain(|(it, _)| *it != name);
         self.0.push((name, text.to_owned()));
         self
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(it, _)| *it == name)
     }
 
     /// What stands in the place of `name`: its value, in which those that come later are filled in, each once.
@@ -355,5 +367,12 @@ mod tests {
         );
         let filled = it.fill(&Values::of(data.iter()), 10_000).expect("it is short");
         assert_eq!(filled, format!("/a%20b?x={expected}%20%C3%A9%E2%82%AC&y=%zz%7B%7B%20unknown%20%7D%7D"));
+    }
+
+    #[test]
+    fn what_has_no_value_is_named() {
+        let it = Stencil::plain("{{ a }} {{ b }} {{ code }} {{no}}");
+        assert_eq!(it.unfilled(&Values::of(read(r#"{"a":"{{ x }}"}"#).iter())).collect::<Vec<_>>(), ["b", "code"]);
+        assert_eq!(it.unfilled(&Values::of(read(r#"{"a":1,"b":2}"#).iter()).and_last("code", "1")).count(), 0);
     }
 }
