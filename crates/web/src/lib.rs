@@ -37,7 +37,7 @@ use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
-/// The most bytes that a request may bring along, unless the operator says otherwise. The largest of any dialect is under 4 KiB.
+/// The most bytes that a request may bring along, unless the operator says otherwise or the dialect has a bound of its own.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
 /// What the doors are lent.
