@@ -67,3 +67,32 @@ fn a_person_is_found_at_a_server() {
     let said = call(stand.place.address, "POST", "/janet/server", &[("host", "reg.pryv.test"), JSON], b"{}");
     assert_eq!(said.status, 200, "{}", said.text());
 }
+
+/// What the client asks the register: §8's table.
+#[test]
+fn the_register_tells_hostings_and_names_and_knows_no_mailboxes() {
+    every([Generation::V1, Generation::V2], |generation| {
+        let stand = Stand::of(Way::Alone, generation);
+        stand.person("janet");
+        let get = |path: &str| call(stand.place.address, "GET", path, &[], b"");
+        let mut table = Table::new(format!("register, {generation:?}"));
+        let said = get("/reg/hostings");
+        let hosting = said.body.pointer("/regions/here/zones/here/hostings/here").cloned().unwrap_or_default();
+        table.row("hostings", said.status, 200);
+        table.holds("hostings: one, here", hosting["available"] == true && hosting["availableCore"].is_string(), said.text());
+        for (name, reserved) in [("janet", true), ("nobody", false), ("reg", true), ("abc", true)] {
+            let said = get(&format!("/reg/{name}/check_username"));
+            table.row(&format!("check_username: {name}"), (said.status, said.body["reserved"].as_bool()), (200, Some(reserved)));
+        }
+        for path in ["/reg/jane@example.com/uid", "/reg/jane%40example.com/username"] {
+            let said = get(path);
+            let id = if generation == Generation::V1 { said.body["id"].clone() } else { said.body["error"]["id"].clone() };
+            let wanted = if generation == Generation::V1 { "UNKNOWN_EMAIL" } else { "unknown-email" };
+            table.row(path, (said.status, id.as_str()), (404, Some(wanted)));
+        }
+        table.done();
+    });
+    // In front of a core they are the platform's own.
+    let stand = Stand::of(Way::InFront, Generation::V1);
+    assert_eq!(call(stand.place.address, "GET", "/reg/hostings", &[], b"").status, 404);
+}

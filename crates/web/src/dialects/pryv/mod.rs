@@ -45,6 +45,9 @@ enum What {
     AccessInfo,
     ServiceInfo,
     Server,
+    Hostings,
+    CheckUsername,
+    Uid,
     Nothing,
 }
 
@@ -68,6 +71,9 @@ const METHODS: [(&str, What); 15] = [
     ("/mfa/{*rest}", What::Nothing),
 ];
 
+/// What else a path of this dialect begins with, or has behind a person.
+const HEADS: [&str; 5] = ["server", "hostings", "check_username", "uid", "username"];
+
 /// All doors. Each stands twice: with the person in the path, and with the person in the host.
 pub(crate) fn doors() -> Router<Arc<Hall>> {
     let both = METHODS
@@ -76,11 +82,21 @@ pub(crate) fn doors() -> Router<Arc<Hall>> {
     both.route("/reg/service/info", door(What::ServiceInfo))
         .route("/reg/{username}/server", door(What::Server))
         .route("/{username}/server", door(What::Server))
+        .route("/reg/hostings", door(What::Hostings))
+        .route("/hostings", door(What::Hostings))
+        .route("/reg/{username}/check_username", door(What::CheckUsername))
+        .route("/{username}/check_username", door(What::CheckUsername))
+        .route("/reg/{username}/uid", door(What::Uid))
+        .route("/{username}/uid", door(What::Uid))
+        .route("/reg/{username}/username", door(What::Uid))
+        .route("/{username}/username", door(What::Uid))
 }
 
 fn door(what: What) -> MethodRouter<Arc<Hall>> {
     any(async move |State(hall): State<Arc<Hall>>, params: RawPathParams, request: Request| {
         let username = params.iter().find(|(name, _)| *name == "username").map(|(_, value)| value.to_owned());
+        // What stands there may be a mailbox.
+        let username = username.filter(|_| what != What::Uid);
         serve(&hall, what, username.as_deref(), request).await
     })
 }
@@ -89,7 +105,7 @@ fn door(what: What) -> MethodRouter<Arc<Hall>> {
 pub(crate) fn is_door(path: &str) -> bool {
     let mut segments = path.trim_start_matches('/').splitn(3, '/');
     let first = segments.next().unwrap_or_default();
-    let is_head = |it: &str| METHODS.iter().any(|(path, _)| path[1..].split('/').next() == Some(it)) || it == "server";
+    let is_head = |it: &str| METHODS.iter().any(|(path, _)| path[1..].split('/').next() == Some(it)) || HEADS.contains(&it);
     is_head(first) || first == "reg" || segments.next().is_some_and(is_head)
 }
 
@@ -145,6 +161,9 @@ async fn answer(hall: &Hall, at: &At, what: What, request: Request) -> Result<Re
         (What::Recover, "POST") => mfa::recover(hall, at, &asked).await,
         (What::ServiceInfo, "GET") => service::info(hall, at, &asked).await,
         (What::Server, "POST" | "GET") => service::server(hall, at).await,
+        (What::Hostings, "GET") => service::hostings(hall, at),
+        (What::CheckUsername, "GET") => service::check_username(hall, at).await,
+        (What::Uid, "GET") => service::uid(at),
         _ => Err(No::nothing_here()),
     }
 }

@@ -76,3 +76,39 @@ fn unknown(at: &At) -> Value {
         Contract::V2 => json!({ "error": { "id": "unknown-user", "message": "Unknown username" } }),
     }
 }
+
+/// `GET {register}hostings`: there is one, here.
+pub(super) fn hostings(hall: &Hall, at: &At) -> Result<Response, No> {
+    alone(at)?;
+    let name = &at.scope.tenant.tenant.display_name;
+    let hosting = json!({ "name": name, "available": true, "availableCore": hall.house.base_url.as_str() });
+    let zones = json!({ "here": { "name": name, "hostings": { "here": hosting } } });
+    Ok(said::answer(StatusCode::OK, &json!({ "regions": { "here": { "name": name, "zones": zones } } })))
+}
+
+/// `GET {register}{username}/check_username`: whether nobody else can have the name.
+pub(super) async fn check_username(hall: &Hall, at: &At) -> Result<Response, No> {
+    alone(at)?;
+    let username = at.person()?;
+    let reserved = match hall.house.core.knows(&at.scope, &username.login).await {
+        Ok(()) => true,
+        Err(Error::Refused(Refusal::UserUnknown)) => at.settings.check_name(&username.text).is_err(),
+        Err(other) => return Err(at.no(other)),
+    };
+    Ok(said::answer(StatusCode::OK, &json!({ "reserved": reserved })))
+}
+
+/// `GET {register}{email}/uid` and `…/username`: no mailbox of anybody is kept here.
+pub(super) fn uid(at: &At) -> Result<Response, No> {
+    alone(at)?;
+    let body = match at.speaks {
+        Contract::V1 => json!({ "id": "UNKNOWN_EMAIL", "message": "Unknown e-mail", "detail": "", "errors": [] }),
+        Contract::V2 => json!({ "error": { "id": "unknown-email", "message": "Unknown e-mail" } }),
+    };
+    Ok(said::answer(StatusCode::NOT_FOUND, &body))
+}
+
+/// In front of a core these belong to the platform's own register.
+fn alone(at: &At) -> Result<(), No> {
+    if at.settings.core_url.is_some() { Err(No::nothing_here()) } else { Ok(()) }
+}
